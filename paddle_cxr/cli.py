@@ -1,0 +1,42 @@
+"""What every tool shares: ``-c``/``-o``/``--debug``, and one clear line on a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from paddle_cxr.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments every tool takes.
+
+    Returns a parser whose result has ``config`` (path), ``override`` (list of ``a.b.c=value``) and ``debug``.
+    """
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("-c", "--config", required=True, help="配方文件（recipe），例如 configs/resnet50.yaml")
+    result.add_argument("-o", "--override", action="append", default=[], metavar="a.b.c=值",
+                        help="改写配方中的一项，可多次使用，例如 -o Global.epochs=2")
+    result.add_argument("--debug", action="store_true", help="出错时显示完整的调用栈（traceback）")
+    return result
+
+
+def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> None:
+    """Call ``main`` and exit: 0 on success, 2 on a user's mistake (one line), 130 on Ctrl-C."""
+    try:
+        code = main(arguments) or 0
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"错误：{error}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("已中断（Ctrl-C）", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

@@ -1,0 +1,171 @@
+"""Reading one chest radiograph, whatever its file looks like, as the 8-bit picture a radiologist would see.
+
+Every image enters the toolkit through :func:`read_image`, so training, evaluation and prediction can never differ in
+how they treat a palette, an alpha channel or a 16-bit film.  DICOM is read in :mod:`paddle_cxr.data.dicom`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from paddle_cxr.errors import UserError
+
+DICOM_EXTENSIONS = (".dcm", ".dicom")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_EXTENSIONS)
+
+# Where a 16-bit or float image says nothing about its window, this part of the grey levels at either end is allowed to
+# clip: enough to ignore a burnt-in letter or a dead pixel, too little to touch anatomy.
+_CLIPPED_PERCENT = 0.1
+_EXIF_ORIENTATION = 0x0112
+
+
+class ImageError(UserError):
+    """An image that cannot be used; ``kind`` is one of ``missing``, ``extension``, ``empty``, ``not_image``,
+    ``truncated``, ``bomb``, ``frames``, ``dicom``."""
+
+    def __init__(self, path: str | Path, kind: str, reason: str) -> None:
+        super().__init__(f"图像 {path}：{reason}")
+        self.path = str(path)
+        self.kind = kind
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
+        """Exceptions pickle by ``args``, which is the message alone here; readers run in worker processes."""
+        return type(self), (self.path, self.kind, self.reason)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """How an image was stored, before it became 8 bits.
+
+    Attributes:
+        format: ``PNG``, ``JPEG``, ``TIFF``, ``DICOM`` …
+        mode: Pillow's mode (``L``, ``RGB``, ``RGBA``, ``P``, ``I;16``, ``F`` …), or DICOM's photometric interpretation.
+        bits: bits per sample: 1, 8, 16 or 32.
+        rotated: an EXIF orientation other than upright was applied.
+    """
+
+    format: str
+    mode: str
+    bits: int
+    rotated: bool = False
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as uint8, ``[H, W]`` (grey) or ``[H, W, 3]`` (RGB), values 0 … 255, air dark.
+
+    - RGB whose three channels are equal comes back as grey; palette and CMYK become RGB first, 1 bit becomes 0/255;
+    - transparency (RGBA, LA, palette) is composited on black, the background of a radiograph;
+    - 16-bit, 32-bit and float grey are stretched linearly so that the 0.1 and 99.9 percentiles become 0 and 255
+      (such files carry no window), except where integers already fit 8 bits: those are kept;
+    - the EXIF orientation is applied;
+    - DICOM: modality and VOI transforms applied, MONOCHROME1 inverted (:mod:`paddle_cxr.data.dicom`).
+
+    Raises:
+        ImageError: (a UserError naming the file) missing, extension not in :data:`EXTENSIONS`, empty, not an image,
+            truncated, larger than Pillow's decompression-bomb limit, several frames, unusable DICOM.
+    """
+    return read_with_facts(path)[0]
+
+
+def read_with_facts(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
+    """:func:`read_image` together with how the file was stored."""
+    path = Path(path)
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ImageError(path, "extension", f"扩展名 {path.suffix or '（无）'} 不在支持的格式中"
+                                            f"（{'、'.join(EXTENSIONS)}）")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except FileNotFoundError:
+        raise ImageError(path, "missing", "文件不存在") from None
+    except OSError as error:
+        raise ImageError(path, "missing", f"无法打开（{error.strerror}）") from None
+    if not head:
+        raise ImageError(path, "empty", "文件是空的（0 字节），请重新下载")
+    if head[128:132] == b"DICM" or path.suffix.lower() in DICOM_EXTENSIONS:
+        from paddle_cxr.data.dicom import read_dicom
+
+        return read_dicom(path)
+    return _read_with_pillow(path)
+
+
+def _read_with_pillow(path: Path) -> tuple[np.ndarray, ImageFacts]:
+    try:
+        with Image.open(path) as image:
+            check_size(path, *image.size)
+            # MPO is what phones and cameras write as .jpg: a photograph plus a preview, of which the first counts.
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise ImageError(path, "frames", f"含 {frames} 帧，需要单帧图像；请先导出其中一帧")
+            facts = ImageFacts(image.format or "?", image.mode, _bits(image.mode),
+                               image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1))
+            image.load()
+            return _to_uint8(ImageOps.exif_transpose(image), path), facts
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(path, "bomb", f"像素数超过 {Image.MAX_IMAGE_PIXELS}，可能是解压炸弹"
+                                       "（decompression bomb）；请先缩小图像") from None
+    except UnidentifiedImageError:
+        raise ImageError(path, "not_image", "不是能识别的图像文件（内容与扩展名不符，或文件头已损坏）") from None
+    except Exception as error:  # broken bytes make Pillow's decoders raise nearly anything
+        truncated = "truncated" in str(error) or isinstance(error, EOFError)
+        reason = "文件不完整（truncated），请重新下载" if truncated else f"无法解码（{error}），文件可能已损坏"
+        raise ImageError(path, "truncated" if truncated else "not_image", reason) from None
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse what would decode to more pixels than Pillow's limit (Pillow itself only warns up to twice as many)."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ImageError(path, "bomb", f"图像有 {width}×{height} 像素，超过上限 {limit}，可能是解压炸弹"
+                                       "（decompression bomb）；请先缩小图像")
+
+
+def _bits(mode: str) -> int:
+    return {"1": 1, "I": 32, "F": 32}.get(mode, 16 if mode.startswith("I;16") else 8)
+
+
+def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
+    """Pillow image of any mode → uint8 ``[H, W]`` or ``[H, W, 3]``."""
+    if image.mode.startswith(("I", "F")):
+        return stretch(np.asarray(image), path)
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L"))
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(background, image)
+    return _grey_if_equal(np.array(image.convert("RGB")))
+
+
+def _grey_if_equal(pixels: np.ndarray) -> np.ndarray:
+    """``[H, W, 3]`` → ``[H, W]`` where the three channels are the same."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return np.ascontiguousarray(red)
+    return pixels
+
+
+def stretch(values: np.ndarray, path: str | Path) -> np.ndarray:
+    """Grey levels of any range → uint8, linear between the 0.1 and the 99.9 percentile (see :func:`read_image`)."""
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
+        return values.astype(np.uint8)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError(path, "not_image", "含 NaN 或无穷大的像素")
+    low, high = np.percentile(values, (_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT))
+    if high <= low:  # nearly all pixels equal, for example a small marker on black
+        low, high = values.min(), values.max()
+    return scale_to_uint8(values, low, high)
+
+
+def scale_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Linear map of ``[low, high]`` onto 0 … 255, clipped and rounded; a constant image becomes 0."""
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)

@@ -1,0 +1,166 @@
+"""Labelled images for training and evaluation: source → split → cache → batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddle_cxr.data.cache import DecodedCache
+from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.data.records import ClassInfo, Source
+from paddle_cxr.data.splits import fold_of, patient_overlap
+from paddle_cxr.errors import UserError
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.registry import build
+from paddle_cxr.schema import DataLoaderSection
+
+ALL = "all"
+
+
+class View(Source):
+    """Some of a source's records, in the given order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        super().__init__(source.name, source.root, source.classes, [source.records[i] for i in indices])
+        self.demo = source.demo
+        self._source, self._indices = source, list(indices)
+
+    def read(self, index: int) -> np.ndarray:
+        return self._source.read(self._indices[index])
+
+    def locate(self, index: int) -> str:
+        return self._source.locate(self._indices[index])
+
+
+@dataclass
+class LabelledData:
+    """Decoded images of one source and who belongs to which subset.
+
+    Attributes:
+        source: the data set without the files that were skipped.
+        preprocess: the deterministic part of the input.
+        images: uint8 [N, H, W] or [N, H, W, 3], one a record of ``source``.
+        labels: int64 [N].
+        subsets: the subset's name of every record.
+    """
+
+    source: Source
+    preprocess: Preprocess
+    images: np.ndarray
+    labels: np.ndarray
+    subsets: list[str]
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return self.source.classes
+
+    def positions(self, subset: str) -> np.ndarray:
+        """Positions of a subset's records; raises :class:`UserError` when there are none."""
+        return _members(self.subsets, subset)
+
+    def groups(self, positions: np.ndarray) -> list[str] | None:
+        """Patient id of each position, or None where the data set knows no patients."""
+        ids = [self.source.records[i].patient_id for i in positions]
+        return None if all(patient is None for patient in ids) else [
+            patient if patient is not None else f"?{i}" for i, patient in zip(positions, ids, strict=True)]
+
+    def counts(self, positions: np.ndarray) -> dict[str, int]:
+        """Images per class name among ``positions``."""
+        number = np.bincount(self.labels[positions], minlength=len(self.classes))
+        return {info.name: int(n) for info, n in zip(self.classes, number, strict=True)}
+
+    def files(self, positions: np.ndarray) -> list[str]:
+        return [self.source.locate(int(i)) for i in positions]
+
+
+class ChosenImages:
+    """Some rows of an image array, without copying it (it may be a memory map larger than memory)."""
+
+    def __init__(self, images: np.ndarray, positions: np.ndarray) -> None:
+        self._images, self._positions = images, positions
+        self.shape = (len(positions), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._images[self._positions[index]]
+
+
+def chosen(data: LabelledData, positions: np.ndarray) -> tuple[ChosenImages, np.ndarray]:
+    """Images and labels (int64) of some positions, as :class:`paddle_cxr.data.dataset.LabelledImages` takes them."""
+    return ChosenImages(data.images, positions), data.labels[positions]
+
+
+def open_source(loaded: Loaded) -> Source:
+    """Build the recipe's data source."""
+    return build("source", loaded.recipe.DataLoader.Source, "DataLoader.Source", classes=loaded.classes)
+
+
+def split_source(source: Source, section: DataLoaderSection) -> list[str]:
+    """The subset's name of every record, by the recipe's ``Split``."""
+    return build("split", section.Split, "DataLoader.Split")(source.records)
+
+
+def fold_subsets(source: Source, folds: int, fold: int, seed: int) -> list[str]:
+    """``val`` for the records of one cross-validation fold, ``train`` for the rest."""
+    return ["val" if f == fold else "train" for f in fold_of(source.records, folds, seed)]
+
+
+def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, say: Callable[[str], None],
+                  progress: Callable[[int, int], None] | None = None) -> LabelledData:
+    """Open the recipe's data set, divide it and decode it.
+
+    Args:
+        loaded: the recipe.
+        subsets: the division, or None to make it by the recipe's ``Split``.
+        only: decode just this subset (None: every record).
+        say: receives notices (files skipped, cache fallbacks).
+        progress: receives (done, total) while decoding.
+
+    Raises:
+        UserError: what the source, the split or a broken image has to say.
+    """
+    section = loaded.recipe.DataLoader
+    source = open_source(loaded)
+    for notice in getattr(source, "notices", []):
+        say(notice)
+    subsets = subsets or split_source(source, section)
+    _prove_disjoint(source, subsets, say)
+    if only is not None:
+        members = _members(subsets, only)
+        source, subsets = View(source, members), [subsets[i] for i in members]
+    preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
+    cache = DecodedCache(source, preprocess, on_error=section.on_error, mode=section.cache.mode,
+                         folder=section.cache.folder, progress=progress)
+    for notice in cache.notices:
+        say(notice)
+    for name in cache.skipped:
+        say(f"跳过坏图：{name}")
+    if len(cache.kept) < len(source.records):
+        source, subsets = View(source, cache.kept), [subsets[i] for i in cache.kept]
+    labels = np.array([record.label for record in source.records], dtype=np.int64)
+    return LabelledData(source, preprocess, cache.images, labels, subsets)
+
+
+def _members(subsets: list[str], wanted: str) -> np.ndarray:
+    names = set(subsets)
+    if wanted == ALL:
+        return np.arange(len(subsets))
+    if wanted == "val" and "val" not in names and "test" in names:
+        wanted = "test"  # divisions without a validation part (the blog's) evaluate on the test part
+    if wanted not in names:
+        raise UserError(f"子集 {wanted!r} 里没有图像（现有子集：{'、'.join(sorted(names))}）；"
+                        "请改 DataLoader.Split 或 DataLoader.Train/Eval.subset")
+    return np.array([i for i, name in enumerate(subsets) if name == wanted], dtype=np.int64)
+
+
+def _prove_disjoint(source: Source, subsets: list[str], say: Callable[[str], None]) -> None:
+    if len(set(subsets)) < 2 or all(record.patient_id is None for record in source.records):
+        return
+    overlap = patient_overlap(source.records, subsets)
+    shared = {pair: number for pair, number in overlap.items() if number}
+    say("患者重叠（patient overlap）：0" if not shared else
+        f"!! 同一患者出现在不同子集：{shared}；请改用按患者划分的 DataLoader.Split")

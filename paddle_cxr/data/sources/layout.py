@@ -1,0 +1,137 @@
+"""What the layouts have in common: finding class folders, listing images, reading list files, distrusting paths."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from paddle_cxr.data.image import EXTENSIONS
+from paddle_cxr.data.records import ClassInfo, Record
+from paddle_cxr.errors import UserError
+
+
+def why_missing(root: str | Path) -> str | None:
+    """A few words when ``root`` is absent or an empty folder (a mount point with nothing in it), else None."""
+    root = Path(root)
+    if not root.exists():
+        return f"找不到数据 {root}"
+    if root.is_dir() and not any(root.iterdir()):
+        return f"数据文件夹 {root} 是空的"
+    return None
+
+
+def require(root: str | Path) -> Path:
+    """``root`` as a path; raises UserError when it is missing."""
+    reason = why_missing(root)
+    if reason:
+        raise UserError(f"{reason}；请检查 DataLoader.Source.root，数据下载方法见 docs/")
+    return Path(root)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly inside, sorted by name, hidden and macOS litter left out."""
+    return sorted(entry for entry in folder.iterdir()
+                  if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
+
+
+def class_folders(base: Path, classes: Sequence[ClassInfo]) -> list[tuple[int, Path]]:
+    """``(label, folder)`` of every folder in ``base`` that is named after a class, in class order then name order."""
+    found = [(label, folder) for folder in subfolders(base) for label, info in enumerate(classes)
+             if info.matches(folder.name)]
+    return sorted(found)
+
+
+def find_base(root: Path, classes: Sequence[ClassInfo]) -> Path:
+    """The folder that holds the class folders: ``root``, or the only folder inside it, and so on.
+
+    Archives usually wrap everything in one folder of the data set's name.
+    """
+    base = root
+    while not class_folders(base, classes):
+        inside = subfolders(base)
+        if len(inside) != 1:
+            return root
+        base = inside[0]
+    return base
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """``(images, other files)`` directly inside ``folder``, sorted by name; hidden files are in neither."""
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    images = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    return images, [file for file in files if file.suffix.lower() not in EXTENSIONS]
+
+
+def inside(text: str, where: str) -> str:
+    """A path from a list, with forward slashes; raises UserError (naming ``where``) if it would leave the root."""
+    path = PurePosixPath(text.strip().replace("\\", "/"))
+    if not path.parts:
+        raise UserError(f"{where}：图像路径为空")
+    if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
+        raise UserError(f"{where}：路径 {text!r} 指向数据文件夹之外；请改成相对于 root 的路径")
+    return str(path)
+
+
+def without_repeats(found: Iterable[tuple[str, Record]], path: Path, classes: Sequence[ClassInfo],
+                    notices: list[str]) -> Iterator[Record]:
+    """Records of ``(where, record)`` pairs, an image listed twice only once (counted in ``notices``).
+
+    Raises UserError naming both places where one image has two labels.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    repeated = 0
+    for where, record in found:
+        label, first = seen.setdefault(record.path, (record.label, where))
+        if label != record.label:
+            raise UserError(f"{where}：{record.path} 在 {first} 已有另一个标签（{classes[label].name}）")
+        if first == where:
+            yield record
+        else:
+            repeated += 1
+    if repeated:
+        notices.append(f"{path}：{repeated} 行重复列出同一图像，只用第一次")
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 (with or without BOM) or GBK, which Excel on Chinese Windows writes."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"找不到列表文件 {path}") from None
+    except OSError as error:
+        raise UserError(f"无法读取列表文件 {path}：{error.strerror}") from None
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f"列表文件 {path} 既不是 UTF-8 也不是 GBK 编码，请另存为 UTF-8")
+
+
+def read_table(path: Path, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV with a header, as ``("file:line", {column: text})``; blank lines are left out.
+
+    Raises UserError for a row with more or fewer cells than the header.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        # Counted before each row is read: a quoted cell may span lines, and people look for the line it starts on.
+        line = reader.line_num + 1
+        for cells in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise UserError(f"{where}：有 {len(cells)} 列，而表头有 {len(header)} 列")
+            yield where, {name: cell.strip() for name, cell in zip(header, cells, strict=True) if name}
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}：不是有效的 CSV（{error}）") from None
+
+
+def header_of(path: Path, delimiter: str = ",") -> list[str]:
+    """Column names of a CSV."""
+    lines = read_text(path).splitlines()
+    return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]

@@ -1,0 +1,96 @@
+"""Cross-validation: k patient-grouped folds, each a run of its own, resumable fold by fold."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_cxr import plots
+from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source
+from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.run import describe_run, load_data, open_folder, train_run
+from paddle_cxr.evaluation import summarise_folds
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded
+
+SHOWN = {"accuracy": "准确率", "balanced_accuracy": "平衡准确率", "macro_f1": "宏平均 F1", "macro_auc": "宏平均 AUC"}
+
+
+def cross_validate(loaded: Loaded, world: World, say: Any) -> dict[str, Any]:
+    """Train and evaluate every fold (or the one of ``Global.fold``); a finished fold is not run again.
+
+    Each fold's held-out patients are evaluated once, with the weights ``Global.keep`` names.
+
+    Returns:
+        Mean, s.d. and per-fold metrics, as written to ``metrics.json`` (only when all folds are done).
+    """
+    settings = loaded.recipe.Global
+    data = load_data(loaded, say, world, subsets=_undivided(loaded))
+    chosen = [settings.fold] if settings.fold is not None else range(settings.folds)
+    for fold in chosen:
+        _run_fold(loaded, data, fold, world, say)
+    done = {fold: metrics for fold in range(settings.folds) if (metrics := _finished(loaded, fold)) is not None}
+    if len(done) < settings.folds:
+        say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
+        return {}
+    return _summarise(loaded, data, done, world, say) if world.is_main else {}
+
+
+def _undivided(loaded: Loaded) -> list[str]:
+    """Folds divide the whole data set, so the recipe's own ``Split`` is not asked."""
+    return ["all"] * len(open_source(loaded).records)
+
+
+def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: Any) -> None:
+    if _finished(loaded, fold) is not None:
+        say(f"第 {fold} 折已完成，跳过")
+        return
+    settings = loaded.recipe.Global
+    recipe = loaded.recipe.model_copy(deep=True)
+    recipe.Global.folds = recipe.Global.fold = None
+    recipe.Global.output_dir = f"{settings.output_dir}/fold{fold}"
+    recipe.DataLoader.Train.subset, recipe.DataLoader.Eval.subset = "train", "val"
+    part = copy.copy(data)
+    part.subsets = fold_subsets(data.source, settings.folds, fold, settings.seed)
+    one = Loaded(recipe, loaded.origins, [f"交叉验证：第 {fold} 折（共 {settings.folds} 折，按患者分组）"])
+    folder = open_folder(one, recipe.Global.output_dir, world)
+    try:
+        train_run(one, part, folder, world)
+    finally:
+        folder.close()
+
+
+def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:
+    """The evaluation of a finished fold, or None."""
+    file = Path(loaded.recipe.Global.output_dir) / f"fold{fold}" / "metrics.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["evaluation"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _summarise(loaded: Loaded, data: LabelledData, done: dict[int, dict[str, Any]], world: World,
+               say: Any) -> dict[str, Any]:
+    folds = [done[fold] for fold in sorted(done)]
+    summary = summarise_folds(folds)
+    folder = RunFolder(loaded.recipe.Global.output_dir, world.is_main)
+    lines = ["| 折 | 图像数 | " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * (len(SHOWN) + 2)]
+    for fold, metrics in sorted(done.items()):
+        lines.append(f"| {fold} | {metrics['images']} | " + " | ".join(f"{metrics[key]:.4f}" for key in SHOWN) + " |")
+    lines.append("| 平均 ± 标准差 | | " + " | ".join(
+        f"{summary[key]['mean']:.4f} ± {summary[key]['sd']:.4f}" for key in SHOWN) + " |")
+    table = "\n".join(lines)
+    write_text(folder.path / "folds.md", table + "\n")
+    for line in lines:
+        folder.say(line)
+    results = describe_run(loaded, data, {"all": np.arange(len(data.labels))}) | {
+        "folds": folds, "summary": summary}
+    plots.plot_cross_validation(summary, data.classes, folder.path / "folds.png", demo=data.source.demo)
+    write_json(folder.path / "metrics.json", results)
+    folder.close()
+    return results

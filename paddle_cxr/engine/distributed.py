@@ -1,0 +1,185 @@
+"""Data-parallel ranks: who we are, starting CPU ranks, and the few exchanges the engine needs.
+
+On GPUs the user starts ``python -m paddle.distributed.launch``.  On a CPU the tool itself starts one gloo rank per
+share of the cores: two single-thread processes train faster than one process with two threads (benchmarks/).  The
+result does not depend on the number of ranks, because the global batch is always cut into the same micro-batches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paddle_cxr import cpu
+from paddle_cxr.errors import UserError
+from paddle_cxr.quiet import without_noise
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the data-parallel ranks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def launched() -> bool:
+    """Whether a launcher (Paddle's or :func:`start_cpu_ranks`) has already made ranks."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+
+
+def choose_cpu_ranks(ranks: int | str, micro_batches: int | str) -> int:
+    """Number of gloo ranks for a CPU: as asked, or the most that the cores allow and that divide the micro-batches."""
+    if isinstance(ranks, int):
+        return ranks
+    if isinstance(micro_batches, str):
+        return 1
+    cores = cpu.available_cores()
+    return max(n for n in range(1, micro_batches + 1) if micro_batches % n == 0 and n <= cores)
+
+
+def start_cpu_ranks(size: int) -> None:
+    """Make this process rank 0 of ``size`` gloo ranks: start the others with the same command line.
+
+    Must be called before Paddle is imported, as it shares the cores out among the ranks (OpenMP threads).
+    """
+    cpu.prepare(threads=max(1, cpu.available_cores() // size))
+    if size == 1:
+        return
+    ports = _free_ports(size + 1)
+    endpoints = [f"127.0.0.1:{port}" for port in ports[:size]]
+    shared = {
+        "PADDLE_TRAINERS_NUM": str(size),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+        "PADDLE_MASTER": f"127.0.0.1:{ports[size]}",
+        "PADDLE_DISTRI_BACKEND": "gloo",
+    }
+    children = []
+    for rank in range(1, size):
+        env = os.environ | shared | _rank_variables(rank, endpoints)
+        children.append(subprocess.Popen([sys.executable, *sys.argv], env=env, preexec_fn=_die_with_parent,
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+    os.environ.update(shared | _rank_variables(0, endpoints))
+    threading.Thread(target=_watch, args=(children,), daemon=True).start()
+
+
+def _rank_variables(rank: int, endpoints: list[str]) -> dict[str, str]:
+    return {"PADDLE_TRAINER_ID": str(rank), "PADDLE_GLOBAL_RANK": str(rank), "PADDLE_LOCAL_RANK": str(rank),
+            "PADDLE_RANK_IN_NODE": str(rank), "PADDLE_CURRENT_ENDPOINT": endpoints[rank]}
+
+
+def _free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    for item in sockets:
+        item.bind(("127.0.0.1", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: be killed when rank 0 is (Linux), and leave Ctrl-C to rank 0."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass  # not Linux: a lost rank 0 then ends the others through the broken connection
+
+
+def _watch(children: list[subprocess.Popen]) -> None:
+    """End rank 0 when another rank fails: it would wait for it for ever."""
+    while any(child.poll() is None for child in children):
+        for child in children:
+            if child.poll():
+                time.sleep(1.0)  # let rank 0 report the same mistake itself, if it is one both make
+                print(f"错误：另一个训练进程（rank）已退出，返回码 {child.returncode}；已停止，重新运行同一命令可续训",
+                      file=sys.stderr, flush=True)
+                os._exit(child.returncode if child.returncode > 0 else 1)
+        time.sleep(0.2)
+
+
+def connect() -> World:
+    """Join the other ranks, if there are any.  Call once, after Paddle is imported."""
+    if not launched():
+        return World()
+    import paddle.distributed as dist
+
+    with without_noise():
+        dist.init_parallel_env()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def sum_over_ranks(flat: Any, world: World) -> Any:
+    """Sum a float tensor over the ranks, in place; every rank gets the sum."""
+    if world.size > 1:
+        import paddle.distributed as dist
+
+        dist.all_reduce(flat)
+    return flat
+
+
+def gather_arrays(arrays: dict[str, np.ndarray], world: World) -> dict[str, np.ndarray]:
+    """Concatenate each rank's arrays along axis 0, in rank order; every rank gets the whole."""
+    if world.size == 1:
+        return arrays
+    import paddle.distributed as dist
+
+    parts: list[dict[str, np.ndarray]] = []
+    dist.all_gather_object(parts, arrays)
+    return {name: np.concatenate([part[name] for part in parts]) for name in arrays}
+
+
+def wait_for_all(world: World) -> None:
+    """Barrier."""
+    if world.size > 1:
+        import paddle.distributed as dist
+
+        dist.barrier()
+
+
+def select_device(wanted: str, world: World) -> tuple[str, list[str]]:
+    """Set Paddle's device.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``gpu`` or ``gpu:N``.
+        world: with several ranks on GPUs, each takes the GPU the launcher gave it.
+
+    Returns:
+        The device's name as Paddle has it, and notices for the user.
+
+    Raises:
+        UserError: a GPU is asked for and there is none, or not that many.
+    """
+    import paddle
+
+    number = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    notices = []
+    if wanted.startswith("gpu"):
+        index = int(wanted.partition(":")[2] or 0)
+        if number == 0:
+            raise UserError("Global.device：要求用 GPU，但当前 Paddle 没有可用的 GPU；"
+                            "请安装 GPU 版 Paddle（见 README），或用 -o Global.device=cpu")
+        if index >= number:
+            raise UserError(f"Global.device：要求用 gpu:{index}，但只有 {number} 块 GPU（编号 0–{number - 1}）")
+    if wanted == "cpu" or number == 0:
+        if wanted == "auto":
+            notices.append("没有可用的 GPU，使用 CPU")
+        return paddle.device.set_device("cpu"), notices
+    launched_gpu = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]) if world.size > 1 else 0
+    return paddle.device.set_device(wanted if ":" in wanted else f"gpu:{launched_gpu}"), notices

@@ -1,0 +1,118 @@
+"""Evaluating a trained classifier on any subset or any folder: what ``tools/eval.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_cxr import cpu
+from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.engine.distributed import World, select_device
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.run import describe_run, dump, kept_weights, load_data
+from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.report import say_summary, write_report
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded, load
+from paddle_cxr.registry import build
+from paddle_cxr.tasks.classification import predict_all
+from paddle_cxr.tasks.models import build_model
+from paddle_cxr.weights import apply_weights, load_weights
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
+    loaded = load(arguments.config, arguments.override)
+    weights = checkpoint_path(loaded)
+    loaded.notices.extend(select_device(loaded.recipe.Global.device, World())[1])
+    model, meta, notices = load_trained(loaded, weights)
+    subset = loaded.recipe.DataLoader.Eval.subset
+    folder = RunFolder(Path(loaded.recipe.Global.output_dir) / f"eval_{subset}")
+    try:
+        for line in [*loaded.notices, *notices, cpu.describe(), f"权重：{weights}"]:
+            folder.say(line)
+        data = load_data(loaded, folder.say, World(), only=subset)
+        results = _evaluate(loaded, model, data, weights, folder)
+        results["checkpoint"] = {"path": str(weights), "epoch": meta.get("epoch"), "demo_data": meta.get("demo_data")}
+        write_text(folder.path / "config.yaml", dump(loaded))
+        write_json(folder.path / "metrics.json", results)
+        folder.say(f"评估结果写在 {folder.path}")
+    finally:
+        folder.close()
+    return 0
+
+
+def _evaluate(loaded: Loaded, model: Any, data: LabelledData, weights: Path, folder: RunFolder) -> dict[str, Any]:
+    positions = np.arange(len(data.labels))
+    section = loaded.recipe.DataLoader.Eval
+    labels, probabilities = predict_all(model, data, positions, section, World())
+    metric = build("metric", loaded.recipe.Metric, "Metric")
+    metrics = write_report(folder.path, data, positions, labels, probabilities, metric)
+    folder.say(f"子集 {section.subset}，{len(positions)} 张：")
+    say_summary(metrics, folder.say)
+    overlap = trained_on(weights, data)
+    if overlap:
+        folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+    return describe_run(loaded, data, {section.subset: positions}) | {
+        "evaluation": {"subset": section.subset, "images": len(positions), "also_trained_on": overlap,
+                       "counts": data.counts(positions)} | metrics}
+
+
+def checkpoint_path(loaded: Loaded) -> Path:
+    """The weights to use: ``Global.checkpoint``, or those the run in ``Global.output_dir`` kept."""
+    settings = loaded.recipe.Global
+    if settings.checkpoint:
+        path = Path(settings.checkpoint)
+        if not path.exists():
+            raise UserError(f"Global.checkpoint：找不到 {path}")
+        return kept_weights(path, settings.keep) if (path / "checkpoints").is_dir() else path
+    return kept_weights(Path(settings.output_dir), settings.keep)
+
+
+def load_trained(loaded: Loaded, weights: Path) -> tuple[Any, dict[str, Any], list[str]]:
+    """Build the recipe's model with trained weights, and take the pre-processing it was trained with.
+
+    Returns:
+        The model in evaluation mode, what is recorded beside its weights, and notices for the user.
+
+    Raises:
+        UserError: other architecture or classes than the recipe's, damaged file.
+    """
+    state, meta = load_weights(weights)
+    recipe = loaded.recipe
+    wanted = [info.name for info in loaded.classes]
+    trained = [info["name"] for info in meta.get("classes", [])] or wanted
+    if trained != wanted:
+        raise UserError(f"{weights}：训练时的类别是 {'、'.join(trained)}，配方 Global.classes 是 {'、'.join(wanted)}；请用训练时的配方")
+    notices = _adopt_preprocessing(recipe, meta)
+    model, _ = build_model(recipe, load_start=False)
+    apply_weights(model, state, meta, path=weights)
+    model.eval()
+    return model, meta, notices
+
+
+def _adopt_preprocessing(recipe: Any, meta: dict[str, Any]) -> list[str]:
+    """A model must see what it was trained on: where the recipe differs, the recorded values win, loudly."""
+    recorded = meta.get("preprocess")
+    if not recorded:
+        return []
+    section = recipe.DataLoader.preprocess
+    now = section.model_dump() | {"image_shape": list(recipe.Global.image_shape)}
+    different = [key for key, value in recorded.items() if key in now and _plain(now[key]) != _plain(value)]
+    if not different:
+        return []
+    shape = recorded.get("image_shape")
+    if shape:
+        recipe.Global.image_shape = tuple(shape)
+    for key, value in recorded.items():
+        if key in type(section).model_fields:
+            setattr(section, key, value)
+    return [f"!! 配方的预处理与训练时不同（{'、'.join(different)}），按权重旁 model.json 的记录处理"]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

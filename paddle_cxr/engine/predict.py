@@ -1,0 +1,168 @@
+"""Predicting images from anywhere: what ``tools/predict.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_cxr import plots
+from paddle_cxr.data.archive import is_archive, unpack
+from paddle_cxr.data.image import EXTENSIONS, read_image
+from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.errors import UserError
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded, load
+
+NOTICE = "仅供教学与研究，不能用于临床诊断（not for clinical use）"
+
+
+@dataclass
+class Predictor:
+    """Something that turns normalised inputs into probabilities.
+
+    Attributes:
+        probabilities: float32 [N, C, H, W] → float32 [N, K].
+        heat: (inputs, class numbers) → Grad-CAM float32 [N, H, W] in 0…1, or None where there are no gradients.
+        preprocess: what the model was trained with.
+        classes: display names, ``{"name", "zh", "en"}``.
+        weights: where it came from.
+        demo: whether it was trained on phantoms.
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    heat: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    preprocess: Preprocess
+    classes: list[dict[str, str]]
+    weights: Path
+    demo: bool
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predict a file, folder or zip; returns the exit code (1 when every image was unreadable)."""
+    loaded = load(arguments.config, arguments.override)
+    output = Path(arguments.output or Path(loaded.recipe.Global.output_dir) / "predict")
+    with _files(Path(arguments.input)) as (files, root):
+        open_model = _from_checkpoint if arguments.engine == "paddle" else _from_export
+        predictor = open_model(loaded, arguments.engine)
+        rows, broken = _predict_files(predictor, files, root, output, arguments.figures,
+                                      loaded.recipe.DataLoader.Eval.sampler.batch_size)
+    _write_tables(output, rows, predictor)
+    for name, reason in broken:
+        print(f"跳过：{name}：{reason}")
+    for row in rows[:20]:
+        print(f"{row['file']}  {row['label_zh']} {row['probability']:.3f}")
+    print(f"{len(rows)} 张的预测写在 {output}{f'，{len(broken)} 张读不了' if broken else ''}。{NOTICE}")
+    return 0 if rows else 1
+
+
+@contextmanager
+def _files(given: Path) -> Iterator[tuple[list[Path], Path]]:
+    """The image files of a file, folder or archive, with the folder their names are shown relative to."""
+    if not given.exists():
+        raise UserError(f"--input：找不到 {given}")
+    if given.is_file() and not is_archive(given):
+        yield [given], given.parent
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        root = given
+        if given.is_file():
+            root = Path(temporary) / "unpacked"
+            unpack(given, root)
+        files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
+        if not files:
+            raise UserError(f"--input：{given} 里没有图像（支持 {'、'.join(sorted(EXTENSIONS))}）")
+        yield files, root
+
+
+def _from_checkpoint(loaded: Loaded, engine: str) -> Predictor:
+    from paddle_cxr.engine.distributed import World, select_device
+    from paddle_cxr.engine.evaluate import checkpoint_path, load_trained
+    from paddle_cxr.evaluation.gradcam import grad_cam
+    from paddle_cxr.tasks.classification import probabilities_of
+
+    for notice in select_device(loaded.recipe.Global.device, World())[1]:
+        print(notice)
+    weights = checkpoint_path(loaded)
+    model, meta, notices = load_trained(loaded, weights)
+    for line in notices:
+        print(line)
+    import paddle
+
+    recipe = loaded.recipe
+    preprocess = Preprocess(image_shape=recipe.Global.image_shape, **recipe.DataLoader.preprocess.model_dump())
+    classes = [{"name": info.name, "zh": info.zh, "en": info.en} for info in loaded.classes]
+    return Predictor(
+        lambda x: probabilities_of(model, paddle.to_tensor(x), recipe.DataLoader.Eval.flip_average),
+        lambda x, targets: grad_cam(model, x, targets), preprocess, classes, weights,
+        bool(meta.get("demo_data")))
+
+
+def _from_export(loaded: Loaded, engine: str) -> Predictor:
+    from paddle_cxr.inference import open_engine
+
+    folder = Path(loaded.recipe.Global.checkpoint or Path(loaded.recipe.Global.output_dir) / "export")
+    opened = open_engine(folder, engine)
+    info = opened.info
+    return Predictor(opened.predict, None, Preprocess.from_dict(info["preprocess"]), info["classes"], folder,
+                     bool(info.get("demo_data")))
+
+
+def _predict_files(predictor: Predictor, files: list[Path], root: Path, output: Path, figures: int, batch_size: int
+                   ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    rows: list[dict[str, Any]] = []
+    broken: list[tuple[str, str]] = []
+    for start in tqdm(range(0, len(files), batch_size), desc="预测", disable=len(files) <= batch_size):
+        names, images = [], []
+        for file in files[start:start + batch_size]:
+            name = file.relative_to(root).as_posix()
+            try:
+                images.append(predictor.preprocess.geometry(read_image(file)))
+                names.append(name)
+            except UserError as error:
+                broken.append((name, str(error)))
+        if images:
+            rows.extend(_predict_batch(predictor, names, np.stack(images), output, figures - len(rows)))
+    return rows, broken
+
+
+def _predict_batch(predictor: Predictor, names: list[str], images: np.ndarray, output: Path, figures: int
+                   ) -> list[dict[str, Any]]:
+    inputs = predictor.preprocess.normalize(images)
+    probabilities = predictor.probabilities(inputs)
+    best = probabilities.argmax(axis=1)
+    drawn = max(0, min(figures, len(names)))
+    heat = predictor.heat(inputs[:drawn], best[:drawn]) if predictor.heat and drawn else None
+    rows = []
+    for i, (name, row) in enumerate(zip(names, probabilities, strict=True)):
+        label = predictor.classes[best[i]]
+        rows.append({"file": name, "label": label["name"], "label_zh": label["zh"], "probability": float(row[best[i]]),
+                     "probabilities": {c["name"]: float(p) for c, p in zip(predictor.classes, row, strict=True)}})
+        if i < drawn:
+            file = output / "figures" / (name.replace("/", "__") + ".png")
+            plots.plot_prediction(images[i], row, [c["zh"] for c in predictor.classes], file,
+                                  heat=None if heat is None else heat[i], title=name, demo=predictor.demo)
+    return rows
+
+
+def _write_tables(output: Path, rows: list[dict[str, Any]], predictor: Predictor) -> None:
+    names = [info["name"] for info in predictor.classes]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", "label_zh", "probability", *[f"p_{name}" for name in names]])
+    for row in rows:
+        writer.writerow([row["file"], row["label"], row["label_zh"], f"{row['probability']:.6f}",
+                         *[f"{row['probabilities'][name]:.6f}" for name in names]])
+    # The byte-order mark lets spreadsheet programs show the Chinese column.
+    write_text(output / "predictions.csv", "\ufeff" + text.getvalue())
+    write_json(output / "predictions.json", {"weights": str(predictor.weights), "demo_data": predictor.demo,
+                                             "notice": NOTICE, "predictions": rows})

@@ -1,0 +1,39 @@
+"""Which images a run was trained on, so that no later evaluation takes them for new ones unawares."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.evaluation.report import write_table
+
+TRAINED_ON = "train_files.csv"
+
+
+def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) -> None:
+    """Record which files a run trains on, so that a later evaluation can tell whether it sees them again."""
+    records = [data.source.records[position] for position in positions]
+    write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id"], (
+        [record.path, _size(data, position), data.classes[record.label].name, record.patient_id or ""]
+        for position, record in zip(positions, records, strict=True)))
+
+
+def trained_on(weights: Path, data: LabelledData) -> int:
+    """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on."""
+    file = weights.parent.parent / TRAINED_ON
+    if not file.is_file():
+        return 0
+    with open(file, encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    files = {(row["file"], row["bytes"]) for row in rows}
+    patients = {row["patient_id"] for row in rows} - {""}
+    return sum((record.path, str(_size(data, i))) in files or record.patient_id in patients
+               for i, record in enumerate(data.source.records))
+
+
+def _size(data: LabelledData, position: int) -> int:
+    file = Path(data.source.locate(int(position)))
+    return file.stat().st_size if file.is_file() else -1

@@ -1,0 +1,221 @@
+"""One training run from a recipe to a finished output folder, and the dry run that foretells it."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import yaml
+
+from paddle_cxr import __version__, cpu, plots
+from paddle_cxr.data.labelled import LabelledData, load_labelled
+from paddle_cxr.engine import checkpoint
+from paddle_cxr.engine.distributed import World, wait_for_all
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.provenance import write_trained_on
+from paddle_cxr.engine.trainer import Trainer
+from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.report import say_summary, write_report
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.classification import ClassificationTask
+from paddle_cxr.weights import apply_weights, load_weights
+
+# Keys that may differ between a run and its continuation: they change where and how fast, not what comes out.
+VOLATILE = {"output_dir", "device", "ranks", "resume", "checkpoint", "log_every", "save_every_minutes",
+            "save_every_steps"}
+
+
+def open_folder(loaded: Loaded, path: str | Path, world: World) -> RunFolder:
+    """Open the output folder: to continue the same unfinished recipe, or empty, with what was there renamed.
+
+    Raises:
+        UserError: ``Global.resume=true`` and there is nothing to continue, or it was another recipe.
+    """
+    path = Path(path)
+    notice = _set_aside(loaded, path) if world.is_main else None
+    wait_for_all(world)
+    folder = RunFolder(path, world.is_main)
+    for line in [*loaded.notices, *([notice] if notice else []), cpu.describe()]:
+        folder.say(line)
+    if world.is_main:
+        write_text(path / "config.yaml", dump(loaded))
+    return folder
+
+
+def dump(loaded: Loaded) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(loaded.recipe.as_dict(), allow_unicode=True, sort_keys=False)
+
+
+def _set_aside(loaded: Loaded, path: Path) -> str | None:
+    """Rename an old run that this one does not continue; returns what to tell the user."""
+    resume = loaded.recipe.Global.resume
+    if not (path / "config.yaml").is_file():
+        if resume is True:
+            raise UserError(f"Global.resume=true，但 {path} 里没有可续训的结果；请检查 Global.output_dir")
+        return None
+    different = _differences(path, loaded)
+    latest = checkpoint.find(path / "checkpoints" / "latest")
+    if resume is True and (different or latest is None):
+        reason = f"配方与那次不同（{'、'.join(different[:5])}）" if different else "没有检查点 checkpoints/latest"
+        raise UserError(f"Global.resume=true，但 {path} 不能续训：{reason}")
+    finished = (path / "metrics.json").is_file()
+    if resume is not False and latest is not None and not different and (resume is True or not finished):
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
+    old = path.with_name(f"{path.name}-{stamp}")
+    while old.exists():
+        old = old.with_name(old.name + "+")
+    path.rename(old)
+    return f"{path} 里已有结果（{'已完成' if finished else '配方不同或没有检查点'}），改名为 {old} 保留"
+
+
+def _differences(path: Path, loaded: Loaded) -> list[str]:
+    """YAML paths whose values differ from the run in ``path``, volatile ones left out."""
+    try:
+        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ["config.yaml"]
+    left, right = _flat(old), _flat(loaded.recipe.as_dict())
+    ignored = {f"Global.{key}" for key in VOLATILE}
+    return sorted(k for k in left.keys() | right.keys() if k not in ignored and left.get(k) != right.get(k))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}
+    if isinstance(value, list):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{prefix}.{i}").items()}
+    return {prefix: value}
+
+
+def load_data(loaded: Loaded, say: Callable[[str], None], world: World, subsets: list[str] | None = None,
+              only: str | None = None) -> LabelledData:
+    """Decode the recipe's images: rank 0 first, so that the others find the cache on disk."""
+    if not world.is_main:
+        wait_for_all(world)
+        return load_labelled(loaded, subsets, only, lambda _: None)
+    started = time.monotonic()
+    data = load_labelled(loaded, subsets, only, say)
+    say(f"数据：{data.source.name}，{len(data.labels)} 张，{data.counts(np.arange(len(data.labels)))}，"
+        f"读入用时 {time.monotonic() - started:.1f} 秒")
+    wait_for_all(world)
+    return data
+
+
+def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: World) -> dict[str, Any]:
+    """Train (or continue), evaluate the kept weights, write every artefact; returns what ``metrics.json`` holds."""
+    task = ClassificationTask(loaded, data, world)
+    for notice in task.notices:
+        folder.say(notice)
+    if world.is_main:
+        write_trained_on(folder.path, data, task.train)
+    trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, folder, world)
+    latest = checkpoint.find(folder.checkpoints / "latest")
+    if latest is not None:
+        trainer.resume(latest)
+    state = trainer.fit()
+    kept = kept_weights(folder.path, loaded.recipe.Global.keep)
+    weights, meta = load_weights(kept)
+    apply_weights(task.model, weights, meta, path=kept)
+    results = {"history": {"epochs": state.epoch, "seconds": round(state.seconds, 1), "best": state.best,
+                           "images_per_second": _images_per_second(state.history, task)},
+               "weights": str(kept.relative_to(folder.path))}
+    results |= describe_run(loaded, data, {"train": task.train})
+    if task.validation is not None or loaded.recipe.DataLoader.Eval.subset in {*data.subsets, "all"}:
+        results |= evaluate_run(task, folder, world)
+    if world.is_main:
+        plots.plot_training_curves(state.history, folder.path / "curves.png", demo=data.source.demo)
+        folder.image("curves", folder.path / "curves.png", state.epoch)
+        write_json(folder.path / "metrics.json", results)
+        folder.say(f"全部结果写在 {folder.path}")
+    return results
+
+
+def evaluate_run(task: ClassificationTask, folder: RunFolder, world: World) -> dict[str, Any]:
+    """Evaluate the task's model on the recipe's evaluation subset and write the report (rank 0)."""
+    subset = task.recipe.DataLoader.Eval.subset
+    positions = task.data.positions(subset)
+    labels, probabilities = task.predict(positions)
+    if not world.is_main:
+        return {}
+    metrics = write_report(folder.path, task.data, positions, labels, probabilities, task.metric)
+    folder.say(f"在子集 {subset}（{len(positions)} 张）上：")
+    say_summary(metrics, folder.say)
+    folder.image("pr", folder.path / "pr.png", 0)
+    overlap = len(np.intersect1d(positions, task.train))
+    if overlap:
+        folder.say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
+    return {"evaluation": {"subset": subset, "images": len(positions), "also_trained_on": overlap,
+                           "counts": task.data.counts(positions)} | metrics}
+
+
+def kept_weights(run: Path, keep: str) -> Path:
+    """The checkpoint a finished run stands for."""
+    found = checkpoint.find(run / "checkpoints" / ("best" if keep == "best" else "latest"))
+    found = found or checkpoint.find(run / "checkpoints" / "latest")
+    if found is None:
+        raise UserError(f"{run}/checkpoints 下没有检查点（checkpoint）；请先训练，或用 -o Global.checkpoint=… 指定")
+    return found
+
+
+def describe_run(loaded: Loaded, data: LabelledData, subsets: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What every ``metrics.json`` says of its circumstances."""
+    return {
+        "demo_data": data.source.demo,
+        "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint(),
+                    "counts": {name: data.counts(positions) for name, positions in subsets.items()}},
+        "architecture": loaded.recipe.Arch["name"],
+        "seed": loaded.recipe.Global.seed,
+        "device": paddle.get_device(),
+        "versions": {"paddle_cxr": __version__, "paddle": paddle.__version__, "numpy": np.__version__,
+                     "python": platform.python_version()},
+    }
+
+
+def _images_per_second(history: list[dict[str, Any]], task: ClassificationTask) -> float | None:
+    seconds = history[-1]["seconds"] if history else 0
+    return round(len(task.train) * len(history) / seconds, 2) if seconds else None
+
+
+def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
+    """Build everything, run two steps and say what a whole run would take.  Nothing is written."""
+    data = load_data(loaded, say, world)
+    task = ClassificationTask(loaded, data, world)
+    silent = _Silent(say)
+    trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, silent, world)
+    plan = task.plan(0)
+    batches = task.batches(0, 0)
+    trainer._set_mode()
+    trainer.optimizer.set_lr(trainer.schedule(0.0))
+    seconds = []
+    for step in range(min(2, len(plan))):  # the first step also allocates memory and is slower
+        started = time.monotonic()
+        sums = trainer._step(plan[step], batches)
+        seconds.append(time.monotonic() - started)
+    number = sum(int(p.size) for p in task.model.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if paddle.get_device().startswith("gpu"):
+        peak = paddle.device.cuda.max_memory_allocated() / 2**20
+    epoch = seconds[-1] * len(plan)
+    epochs = loaded.recipe.Global.epochs
+    say(f"试运行（dry run）：{loaded.recipe.Arch['name']}，{number:,} 个参数，训练集 {len(task.train)} 张，"
+        f"每轮 {len(plan)} 步，第一批损失 {sums['loss'] / sums['count']:.4f}")
+    say(f"每步 {seconds[-1]:.3f} 秒（第一步 {seconds[0]:.3f} 秒），每轮约 {epoch:.0f} 秒，{epochs} 轮约 {epoch * epochs / 60:.1f} 分钟"
+        f"（不含验证），每个进程峰值内存 {peak:.0f} MiB，{world.size} 个进程，设备 {paddle.get_device()}")
+
+
+class _Silent(RunFolder):
+    """A run folder that writes nothing: what a dry run trains into."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.path = Path(".")
+        self.is_main = False
+        self.say = say

@@ -1,0 +1,89 @@
+"""Learning-rate schedules as plain functions of the epoch.
+
+``schedule(epoch)`` takes the position in epochs as a float (2.5 = half-way through the third) and returns the
+learning rate.  Having no state, a schedule needs nothing saved to resume.  ``step_each: epoch`` holds the rate for
+a whole epoch, as PaddleClas's ``by_epoch`` and the blog do; ``batch`` changes it smoothly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from paddle_cxr.registry import register
+
+StepEach = Literal["batch", "epoch"]
+
+
+class Schedule:
+    """Shared part: linear warm-up from ``warmup_start`` to the schedule's own rate over ``warmup_epochs``."""
+
+    def __init__(self, learning_rate: float, warmup_epochs: float, warmup_start: float, step_each: StepEach) -> None:
+        self.learning_rate = learning_rate
+        self.warmup_epochs = warmup_epochs
+        self.warmup_start = warmup_start
+        self.step_each = step_each
+
+    def __call__(self, epoch: float) -> float:
+        if epoch < self.warmup_epochs:
+            share = epoch / self.warmup_epochs
+            return self.warmup_start + share * (self.learning_rate - self.warmup_start)
+        position = math.floor(epoch) if self.step_each == "epoch" else epoch
+        return self.after_warmup(position)
+
+    def after_warmup(self, epoch: float) -> float:
+        """The rate at ``epoch``, counted from the beginning of training."""
+        raise NotImplementedError
+
+
+@register("lr")
+class Constant(Schedule):
+    """The same rate throughout."""
+
+    def __init__(self, learning_rate: float, warmup_epochs: float = 0.0, warmup_start: float = 0.0) -> None:
+        super().__init__(learning_rate, warmup_epochs, warmup_start, "batch")
+
+    def after_warmup(self, epoch: float) -> float:
+        return self.learning_rate
+
+
+@register("lr")
+class NaturalExpDecay(Schedule):
+    """learning_rate · exp(−gamma · epoch), as ``paddle.optimizer.lr.NaturalExpDecay`` (the blog: 3e-4, 0.6)."""
+
+    def __init__(self, learning_rate: float, gamma: float, warmup_epochs: float = 0.0, warmup_start: float = 0.0,
+                 step_each: StepEach = "epoch") -> None:
+        super().__init__(learning_rate, warmup_epochs, warmup_start, step_each)
+        self.gamma = gamma
+
+    def after_warmup(self, epoch: float) -> float:
+        return self.learning_rate * math.exp(-self.gamma * epoch)
+
+
+@register("lr")
+class Cosine(Schedule):
+    """Half a cosine from ``learning_rate`` to ``end`` over the epochs after warm-up (Loshchilov & Hutter 2017)."""
+
+    def __init__(self, learning_rate: float, epochs: int, end: float = 0.0, warmup_epochs: float = 0.0,
+                 warmup_start: float = 0.0, step_each: StepEach = "batch") -> None:
+        super().__init__(learning_rate, warmup_epochs, warmup_start, step_each)
+        self.epochs = epochs
+        self.end = end
+
+    def after_warmup(self, epoch: float) -> float:
+        share = min(1.0, (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9))
+        return self.end + 0.5 * (self.learning_rate - self.end) * (1 + math.cos(math.pi * share))
+
+
+@register("lr")
+class Step(Schedule):
+    """learning_rate · gamma^(number of milestones passed); milestones in epochs."""
+
+    def __init__(self, learning_rate: float, milestones: list[float], gamma: float = 0.1, warmup_epochs: float = 0.0,
+                 warmup_start: float = 0.0) -> None:
+        super().__init__(learning_rate, warmup_epochs, warmup_start, "batch")
+        self.milestones = sorted(milestones)
+        self.gamma = gamma
+
+    def after_warmup(self, epoch: float) -> float:
+        return self.learning_rate * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

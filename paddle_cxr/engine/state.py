@@ -1,0 +1,44 @@
+"""Where a run stands, as plain numbers: everything besides tensors that a resumed run needs.
+
+There is no random state among it: every random draw of a run is a function of (seed, epoch, position) or
+(seed, step), so a run resumed at a step draws what the uninterrupted run would have drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class RunState:
+    """Progress of a run.
+
+    Attributes:
+        epoch: epochs finished (equals the number of the epoch in progress, counted from 0).
+        step: steps finished within the epoch in progress.
+        global_step: optimizer steps finished in all.
+        sums: running totals of the epoch in progress (loss, correct, count …).
+        history: one row an epoch finished, as written to ``history.csv``.
+        best: the best validation metrics so far, with their epoch, or None.
+        evaluations_without_gain: for early stopping.
+        seconds: time spent training, interruptions not counted.
+        finished: whether training has ended.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    evaluations_without_gain: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> RunState:
+        return cls(**value)

@@ -1,0 +1,32 @@
+"""Every figure of the toolkit, with Chinese labels that show on any machine.
+
+Each ``plot_*(data…, path, demo=False)`` draws one PNG, writes it atomically and returns its path.  ``demo=True`` puts
+"built-in phantoms, no clinical result" under the figure.  matplotlib is imported when the first figure is drawn and
+used through its ``Figure`` objects, so neither the backend nor the user's settings change.
+"""
+
+from __future__ import annotations
+
+from paddle_cxr.plots.classification import (
+    plot_calibration,
+    plot_confusion_matrix,
+    plot_precision_recall,
+    plot_roc,
+)
+from paddle_cxr.plots.curves import plot_cross_validation, plot_training_curves
+from paddle_cxr.plots.gallery import Example, plot_mistakes, plot_prediction, plot_samples
+from paddle_cxr.plots.style import use_chinese_font
+
+__all__ = [
+    "Example",
+    "plot_calibration",
+    "plot_confusion_matrix",
+    "plot_cross_validation",
+    "plot_mistakes",
+    "plot_precision_recall",
+    "plot_prediction",
+    "plot_roc",
+    "plot_samples",
+    "plot_training_curves",
+    "use_chinese_font",
+]

@@ -1,0 +1,37 @@
+"""Keeping Paddle's start-up chatter off a student's screen, without hiding anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+
+# Written by Paddle with print(): advice against the OpenMP threads this package sets on purpose, and a dump of flags.
+_NOISE = re.compile(r"OMP_NUM_THREADS|Modified FLAGS detected|^FLAGS\(name=|^=+$")
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Drop known noise from what is printed to stderr within; everything else passes."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            yield
+    finally:
+        rest = [line for line in caught.getvalue().splitlines() if line and not _NOISE.search(line)]
+        if rest:
+            print("\n".join(rest), file=sys.stderr)
+
+
+def import_paddle() -> None:
+    """Import Paddle for the first time, quietly; glog's INFO lines and deprecation warnings are turned off."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.filterwarnings("ignore", category=UserWarning, module="paddle")
+    logging.getLogger("paddle").setLevel(logging.ERROR)
+    with without_noise():
+        import paddle  # noqa: F401

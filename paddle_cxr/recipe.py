@@ -1,0 +1,128 @@
+"""From files and overrides to a recipe that makes sense as a whole: the fallback and the cross-field rules."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddle_cxr.config import Origins, apply_overrides, explained, merge, read_recipe
+from paddle_cxr.data.records import ClassInfo
+from paddle_cxr.errors import UserError
+from paddle_cxr.registry import check, find
+from paddle_cxr.schema import Recipe, checked
+
+FALLBACK_KEY = "fallback"
+
+
+@dataclass
+class Loaded:
+    """A recipe ready to build from.
+
+    Attributes:
+        recipe: the checked sections.
+        origins: where each value was written, for errors raised while building.
+        notices: lines the user must see (such as: phantoms instead of real data).
+    """
+
+    recipe: Recipe
+    origins: Origins
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return tuple(ClassInfo(c.name, c.zh, c.en, tuple(c.aliases)) for c in self.recipe.Global.classes)
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, override, fall back if the data set is absent, and check a recipe.
+
+    The ``fallback`` section is a partial recipe laid over the rest when the data set is not on disk.  ``-o`` values
+    win over it.  A data set root given by ``-o`` never falls back: who names a folder means that folder.
+
+    Raises:
+        UserError: any mistake in the recipe, naming file, line and YAML path; data missing and no fallback.
+    """
+    written, origins = read_recipe(file)
+    raw = copy.deepcopy(written)
+    apply_overrides(raw, overrides, origins)
+    notices = []
+    with explained(origins):
+        fallback = raw.pop(FALLBACK_KEY, None)
+        absent = _missing_data(raw)
+        if absent and fallback and not any(o.startswith("DataLoader.Source.") for o in overrides):
+            if not isinstance(fallback, dict):
+                raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
+            written.pop(FALLBACK_KEY, None)
+            raw = merge(written, fallback)
+            origins.update({k.removeprefix(FALLBACK_KEY + "."): v for k, v in origins.items()
+                            if k.startswith(FALLBACK_KEY + ".")})
+            apply_overrides(raw, [o for o in overrides if not o.startswith(FALLBACK_KEY)], origins)
+            notices.append(f"!! {absent}；改用内置模体（phantom）演示，结果不是临床结果。"
+                           f"要用真实数据，请修改 DataLoader.Source；要在缺数据时报错，请加 -o {FALLBACK_KEY}=null")
+        elif absent:
+            raise UserError(f"DataLoader.Source：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
+                            "（数据获取方法见 docs/data.md）")
+        recipe = checked(raw)
+        check_rules(recipe)
+    return Loaded(recipe, origins, notices)
+
+
+def _missing_data(raw: dict[str, Any]) -> str | None:
+    source = (raw.get("DataLoader") or {}).get("Source") if isinstance(raw.get("DataLoader"), dict) else None
+    if not isinstance(source, dict):
+        return None  # the schema will say what is wrong
+    component, arguments = check("source", source, "DataLoader.Source", {"classes": ()})
+    return component.missing(**arguments)
+
+
+def check_rules(recipe: Recipe) -> None:
+    """Rules between keys; raises :class:`UserError` naming both sides."""
+    classes, shape = recipe.Global.classes, recipe.Global.image_shape
+    names = [c.name for c in classes]
+    if len(set(names)) < len(names):
+        raise UserError(f"Global.classes：类名重复（{'、'.join(names)}）")
+    _agree(recipe.Arch, "class_num", len(classes), "Arch.class_num", f"Global.classes 有 {len(classes)} 类")
+    _agree(recipe.Arch, "in_channels", shape[0], "Arch.in_channels", f"Global.image_shape 有 {shape[0]} 个通道")
+    if shape[0] not in (1, 3):
+        raise UserError(f"Global.image_shape：通道数应为 1 或 3，现在是 {shape[0]}")
+    if min(shape[1:]) < 32:
+        raise UserError(f"Global.image_shape：高和宽应不小于 32（ResNet 缩小 32 倍），现在是 {list(shape[1:])}")
+    weights = recipe.Loss.get("class_weights")
+    if isinstance(weights, list) and len(weights) != len(classes):
+        raise UserError(f"Loss.class_weights：有 {len(weights)} 个数，Global.classes 有 {len(classes)} 类")
+    preprocess = recipe.DataLoader.preprocess
+    for key in ("mean", "std"):
+        if len(getattr(preprocess, key)) not in (1, shape[0]):
+            raise UserError(f"DataLoader.preprocess.{key}：应有 1 个或 {shape[0]} 个数（与 Global.image_shape 的通道一致）")
+    if min(preprocess.std) <= 0:
+        raise UserError("DataLoader.preprocess.std：应为正数")
+    _check_training_rules(recipe)
+
+
+def _check_training_rules(recipe: Recipe) -> None:
+    settings, train = recipe.Global, recipe.DataLoader.Train
+    if isinstance(settings.micro_batches, int):
+        if settings.micro_batches < 1:
+            raise UserError("Global.micro_batches：应不小于 1")
+        if train.sampler.batch_size < 2 * settings.micro_batches:
+            raise UserError(f"DataLoader.Train.sampler.batch_size：{train.sampler.batch_size} 切成 Global.micro_batches="
+                            f"{settings.micro_batches} 份后每份不足 2 张，BatchNorm 无法训练")
+        if isinstance(settings.ranks, int) and settings.micro_batches % settings.ranks:
+            raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches={settings.micro_batches}")
+    if isinstance(settings.ranks, int) and settings.ranks < 1:
+        raise UserError("Global.ranks：应不小于 1")
+    if settings.early_stop and not settings.eval_every:
+        raise UserError("Global.early_stop：需要训练中验证，但 Global.eval_every=0")
+    if settings.fold is not None and (settings.folds is None or settings.fold >= settings.folds):
+        raise UserError(f"Global.fold：{settings.fold} 不在 0–Global.folds-1 之内（Global.folds={settings.folds}）")
+    for i, spec in enumerate(train.transform_ops):
+        find("transform", spec.get("name"), f"DataLoader.Train.transform_ops.{i}")
+
+
+def _agree(spec: dict[str, Any], key: str, value: int, path: str, reason: str) -> None:
+    """A component argument that may be left out but must not contradict the rest of the recipe."""
+    if spec.get(key, value) != value:
+        raise UserError(f"{path}：是 {spec[key]!r}，而{reason}；请改一处（Arch.{key} 可以不写，由程序填）")

@@ -1,0 +1,155 @@
+"""Name → component, with errors a student can act on.
+
+A YAML component is ``{name: X, ...arguments}``.  ``X`` is looked up among the components of one *kind* (``arch``,
+``transform``, ``source`` …), its arguments are checked against the signature of the registered class or function,
+and every mistake is reported with the YAML path, the nearest known name and what is accepted.
+
+    @register("transform")
+    class RandomRotation:
+        def __init__(self, degrees: float = 30.0, prob: float = 0.5) -> None: ...
+
+    build("transform", {"name": "RandomRotation", "degrees": 10}, "DataLoader.Train.transform_ops.0")
+
+Arguments that the recipe never writes but the program supplies (classes, image shape, seed …) are passed as
+*context*: they fill parameters of the same name, and a recipe may not set them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import pydantic
+
+from paddle_cxr.errors import UserError, did_you_mean
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+_COMPONENTS: dict[str, dict[str, Callable[..., Any]]] = {}
+
+# Where the components of a kind are defined: imported on first use, so that `--help` stays fast.
+_MODULES = {
+    "arch": ("paddle_cxr.models",),
+    "loss": ("paddle_cxr.tasks.losses",),
+    "optimizer": ("paddle_cxr.engine.optimizer",),
+    "lr": ("paddle_cxr.engine.schedules",),
+    "source": ("paddle_cxr.data.sources",),
+    "split": ("paddle_cxr.data.splits",),
+    "transform": ("paddle_cxr.data.transforms",),
+    "batch_transform": ("paddle_cxr.data.mixing",),
+    "metric": ("paddle_cxr.evaluation",),
+    "task": ("paddle_cxr.tasks",),
+}
+
+
+def register(kind: str, name: str | None = None) -> Callable[[T], T]:
+    """Class or function decorator: make it available as ``name`` (its own name by default) among ``kind``."""
+
+    def add(component: T) -> T:
+        _COMPONENTS.setdefault(kind, {})[name or component.__name__] = component
+        return component
+
+    return add
+
+
+def components(kind: str) -> dict[str, Callable[..., Any]]:
+    """All components of ``kind``, by name."""
+    for module in _MODULES.get(kind, ()):
+        importlib.import_module(module)
+    return _COMPONENTS.setdefault(kind, {})
+
+
+def find(kind: str, name: Any, path: str) -> Callable[..., Any]:
+    """The component ``name`` of ``kind``; raises :class:`UserError` with the YAML ``path`` and the accepted names."""
+    known = components(kind)
+    if name in known:
+        return known[name]
+    accepted = "、".join(sorted(known))
+    raise UserError(f"{path}.name：没有叫 {name!r} 的组件{did_you_mean(str(name), known)}（可用：{accepted}）")
+
+
+def build(kind: str, spec: Any, path: str, **context: Any) -> Any:
+    """Build the component that ``spec`` (``{name: X, ...}``) describes.
+
+    Args:
+        kind: the kind of component expected at this place of the recipe.
+        spec: the YAML value.
+        path: its YAML path, for errors.
+        context: values for parameters that the program supplies; parameters the component lacks are left out.
+
+    Raises:
+        UserError: not a component, unknown name, unknown, missing or ill-typed argument.
+    """
+    component, arguments = check(kind, spec, path, context)
+    return component(**arguments)
+
+
+def check(kind: str, spec: Any, path: str, context: Mapping[str, Any] | None = None
+          ) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Like :func:`build` without the call: return the component and its checked arguments."""
+    context = context or {}
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        known = "、".join(sorted(components(kind)))
+        raise UserError(f"{path}：应为 {{name: 组件名, 参数…}}，现在是 {spec!r}（可用组件：{known}）")
+    component = find(kind, spec["name"], path)
+    given = {key: value for key, value in spec.items() if key != "name"}
+    return component, _check_arguments(component, given, path, context)
+
+
+def accepted_arguments(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of ``component`` by name (``self`` and ``*args``/``**kwargs`` excluded)."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(component).parameters
+    return {name: value for name, value in parameters.items() if value.kind not in variable}
+
+
+def _check_arguments(component: Callable[..., Any], given: Mapping[str, Any], path: str,
+                     context: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = accepted_arguments(component)
+    writable = [name for name in parameters if name not in context]
+    for key in given:
+        if key not in writable:
+            raise UserError(f"{path}.{key}：{component.__name__} 没有参数 {key!r}{did_you_mean(key, writable)}"
+                            f"（可用参数：{'、'.join(writable) or '无'}）")
+    target = component.__init__ if inspect.isclass(component) else component
+    hints = get_type_hints(target)
+    result = {name: value for name, value in context.items() if name in parameters}
+    for name in writable:
+        if name in given:
+            result[name] = check_type(given[name], hints.get(name, Any), f"{path}.{name}")
+        elif parameters[name].default is inspect.Parameter.empty:
+            raise UserError(f"{path}.{name}：{component.__name__} 缺少必填参数 {name}")
+    return result
+
+
+def check_type(value: Any, hint: Any, path: str) -> Any:
+    """Return ``value`` as ``hint`` demands, or raise :class:`UserError` naming path, expected type and value.
+
+    Integers pass for floats and lists for tuples, as YAML has only one spelling for each; nothing else is converted.
+    """
+    try:
+        return pydantic.TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(
+            _tuples(value, hint), strict=True)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{path}：应为 {type_name(hint)}，现在是 {value!r}（{type(value).__name__}）"
+                        f"{_literal_hint(error)}") from None
+
+
+def _tuples(value: Any, hint: Any) -> Any:
+    """Lists as tuples where ``hint`` mentions a tuple: YAML cannot write one."""
+    return tuple(value) if isinstance(value, list) and "tuple" in str(hint) else value
+
+
+def _literal_hint(error: pydantic.ValidationError) -> str:
+    for detail in error.errors():
+        if detail["type"] in ("literal_error", "greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+            return f"：{detail['msg']}"
+    return ""
+
+
+def type_name(hint: Any) -> str:
+    """A type as a person writes it: ``int``, ``float | None``, ``list[int]``."""
+    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
+    return text.replace("typing.", "").replace("NoneType", "None")

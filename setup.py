@@ -1,0 +1,45 @@
+"""Packaging.  Paddle itself is an extra, so that a platform's own Paddle (AI Studio, a GPU build) is left alone."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+?)"', (here / "paddle_cxr/__init__.py").read_text(encoding="utf-8")).group(1)
+
+dicom = ["pydicom>=2.4"]
+onnx = ["paddle2onnx>=2.0", "onnxruntime>=1.17"]
+setup(
+    name="paddle_cxr",
+    version=version,
+    description="胸部 X 光 AI 的飞桨（PaddlePaddle）教学与研究工具箱",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["paddle_cxr", "paddle_cxr.*"]),
+    package_data={"paddle_cxr": ["plots/fonts/*"]},
+    install_requires=[
+        "numpy>=1.26,<3",
+        "pillow>=10",
+        "pyyaml>=6",
+        "pydantic>=2.5,<3",
+        "safetensors>=0.4",
+        "matplotlib>=3.7",
+        "visualdl>=2.5.3,<3",
+        "tqdm>=4.60",
+        "requests>=2.28",
+    ],
+    extras_require={
+        "cpu": ["paddlepaddle>=3.0,<3.4"],
+        # PyPI's newest is 2.6.2; the README gives Paddle's own index for 3.x, which this line then finds installed.
+        "gpu": ["paddlepaddle-gpu>=2.6.2,<3.4"],
+        "dicom": dicom,
+        "onnx": onnx,
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx],
+    },
+    classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",
+                 "Programming Language :: Python :: 3.10", "Programming Language :: Python :: 3.11",
+                 "Programming Language :: Python :: 3.12"],
+)

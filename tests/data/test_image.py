@@ -1,0 +1,266 @@
+"""read_image against Pillow, pydicom and arithmetic done by hand, on real files."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from paddle_cxr.data.image import EXTENSIONS, ImageError, read_image, read_with_facts
+from paddle_cxr.errors import UserError
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+def save(path, array_or_image, **options):
+    image = array_or_image if isinstance(array_or_image, Image.Image) else Image.fromarray(array_or_image)
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".PNG"])
+def test_grey_is_read_unchanged(tmp_path, suffix):
+    assert np.array_equal(read_image(save(tmp_path / f"a{suffix}", GREY)), GREY)
+
+
+def test_rgb_is_kept_and_equal_channels_become_grey(tmp_path):
+    colour = np.stack([GREY, GREY // 2, GREY // 3], axis=-1)
+    assert np.array_equal(read_image(save(tmp_path / "c.png", colour)), colour)
+    assert np.array_equal(read_image(save(tmp_path / "g.png", np.stack([GREY] * 3, axis=-1))), GREY)
+
+
+def test_transparency_is_composited_on_black(tmp_path):
+    alpha = np.full_like(GREY, 128)
+    rgba = np.stack([GREY, GREY, GREY, alpha], axis=-1)
+    expected = np.rint(GREY * (128 / 255))
+    assert np.abs(read_image(save(tmp_path / "a.png", rgba)) - expected).max() <= 1
+    la = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
+    assert np.abs(read_image(save(tmp_path / "la.png", la)) - expected).max() <= 1
+    opaque = np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)])
+    assert np.array_equal(read_image(save(tmp_path / "o.png", opaque)), GREY)
+
+
+def test_palette_one_bit_and_cmyk(tmp_path):
+    palette = Image.fromarray(GREY).convert("P")
+    assert np.array_equal(read_image(save(tmp_path / "p.png", palette)), GREY)
+    palette.info["transparency"] = 0
+    assert read_image(save(tmp_path / "pt.png", palette, transparency=0)).shape == GREY.shape
+    bits = Image.fromarray(((GREY > 100) * 255).astype(np.uint8)).convert("1")
+    assert np.array_equal(read_image(save(tmp_path / "b.png", bits)), (GREY > 100) * 255)
+    cmyk = Image.merge("CMYK", [Image.fromarray(np.zeros_like(GREY))] * 3 + [Image.fromarray(255 - GREY)])
+    assert np.array_equal(read_image(save(tmp_path / "k.tif", cmyk)), GREY)
+
+
+def test_sixteen_bit_is_stretched_to_its_own_window(tmp_path):
+    values = np.linspace(1000, 3000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    values[0, 0] = 65535  # a burnt-in marker must not take the contrast away
+    pixels, facts = read_with_facts(save(tmp_path / "a.png", values))
+    assert facts.bits == 16 and pixels.dtype == np.uint8
+    low, high = np.percentile(values, (0.1, 99.9))
+    assert np.abs(pixels - np.clip((values - low) / (high - low) * 255, 0, 255)).max() <= 0.5 + 1e-9
+    assert pixels.min() == 0 and np.count_nonzero(pixels == 255) < 0.003 * pixels.size
+
+
+def test_sixteen_bit_file_of_eight_bit_values_is_kept(tmp_path):
+    assert np.array_equal(read_image(save(tmp_path / "a.png", GREY.astype(np.uint16))), GREY)
+
+
+def test_float_grey_and_constant_and_nan(tmp_path):
+    ramp = np.linspace(-1, 1, 4096, dtype=np.float32).reshape(64, 64)
+    pixels = read_image(save(tmp_path / "f.tif", ramp))
+    assert pixels[0, 0] == 0 and pixels[-1, -1] == 255 and abs(int(pixels[32, 0]) - 128) <= 1
+    assert not read_image(save(tmp_path / "c.tif", np.full((4, 4), 700.0, np.float32))).any()
+    with pytest.raises(ImageError, match="NaN"):
+        read_image(save(tmp_path / "n.tif", np.full((4, 4), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    # What each orientation tag means, written with numpy instead of Pillow.
+    undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: np.transpose,
+            6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(np.transpose(a), 2), 8: np.rot90}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", GREY, exif=exif)
+    pixels, facts = read_with_facts(path)
+    assert np.array_equal(pixels, undo(GREY)) and facts.rotated == (orientation != 1)
+
+
+def test_every_accepted_extension_but_dicom_can_be_read(tmp_path):
+    for suffix in EXTENSIONS[:-2]:
+        assert read_image(save(tmp_path / f"a{suffix}", np.full((8, 8), 100, np.uint8))).shape[:2] == (8, 8)
+
+
+def error_kind(path) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return caught.value.kind
+
+
+def test_unusable_files_are_named(tmp_path, monkeypatch):
+    assert error_kind(tmp_path / "absent.png") == "missing"
+    (tmp_path / "empty.png").touch()
+    assert error_kind(tmp_path / "empty.png") == "empty"
+    (tmp_path / "text.png").write_text("<html>404</html>")
+    assert error_kind(tmp_path / "text.png") == "not_image"
+    (tmp_path / "notes.txt").write_text("x")
+    assert error_kind(tmp_path / "notes.txt") == "extension"
+    (tmp_path / "folder.png").mkdir()
+    assert error_kind(tmp_path / "folder.png") == "missing"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)
+    for name in ("t.png", "t.jpg", "t.tif", "t.bmp"):
+        whole = save(tmp_path / name, noise).read_bytes()
+        (tmp_path / name).write_bytes(whole[:len(whole) // 2])
+        assert error_kind(tmp_path / name) in ("truncated", "not_image")
+    save(tmp_path / "pages.tif", GREY, save_all=True, append_images=[Image.fromarray(GREY)])
+    assert error_kind(tmp_path / "pages.tif") == "frames"
+    big = save(tmp_path / "big.png", np.zeros((50, 50), np.uint8))
+    for limit in (2000, 1000):  # Pillow warns at the first and raises at the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert error_kind(big) == "bomb"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert error_kind(big) == "bomb"
+
+
+def test_the_error_survives_the_way_back_from_a_worker_process():
+    error = pickle.loads(pickle.dumps(ImageError("a.png", "truncated", "文件不完整")))
+    assert (error.path, error.kind, str(error)) == ("a.png", "truncated", "图像 a.png：文件不完整")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP"]))
+def test_damaged_bytes_give_an_image_or_a_clear_error(tmp_path, data, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(GREY.repeat(4, 0)).save(buffer, kind)
+    raw = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / f"damaged.{kind.lower()}"
+    path.write_bytes(raw[:data.draw(st.integers(1, len(raw)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pixels = read_image(path)
+        except UserError as error:
+            assert str(path) in str(error)
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3)
+
+
+# DICOM
+
+
+def dicom(path, values, photometric="MONOCHROME2", bits=12, **tags):
+    pydicom = pytest.importorskip("pydicom", minversion="3")
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.Modality, dataset.ViewPosition = "DX", "PA"
+    dataset.Rows, dataset.Columns = values.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, bits, bits - 1, 0
+    dataset.PixelData = values.astype(np.uint16).tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return path
+
+
+RAMP = np.arange(4096).reshape(64, 64)
+
+
+def test_dicom_window_is_applied_by_the_standard_formula(tmp_path):
+    path = dicom(tmp_path / "a.dcm", RAMP, WindowCenter=2000, WindowWidth=1001)
+    # PS3.3 C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1) + 0.5), clipped
+    expected = np.clip((RAMP - 1999.5) / 1000 + 0.5, 0, 1) * 255
+    assert np.abs(read_image(path) - expected).max() <= 0.5 + 1e-9
+
+
+def test_dicom_window_is_not_stretched_to_what_the_image_happens_to_hold(tmp_path):
+    values = np.full((8, 8), 2000)
+    values[0, 0] = 2100
+    pixels = read_image(dicom(tmp_path / "a.dcm", values, WindowCenter=2048, WindowWidth=4096))
+    assert 120 <= pixels.min() and pixels.max() <= 135
+
+
+def test_dicom_rescale_comes_before_the_window_and_monochrome1_is_inverted(tmp_path):
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 3000, "WindowWidth": 2001}
+    expected = np.clip((RAMP * 2 - 1000 - 2999.5) / 2000 + 0.5, 0, 1) * 255
+    bright = read_image(dicom(tmp_path / "2.dcm", RAMP, **tags))
+    assert np.abs(bright - expected).max() <= 0.5 + 1e-9
+    inverted, facts = read_with_facts(dicom(tmp_path / "1.dcm", RAMP, photometric="MONOCHROME1", **tags))
+    assert np.array_equal(inverted, 255 - bright) and facts.mode == "MONOCHROME1"
+
+
+def test_dicom_sigmoid_window_and_lut(tmp_path):
+    path = dicom(tmp_path / "s.dcm", RAMP, WindowCenter=2048, WindowWidth=1024, VOILUTFunction="SIGMOID")
+    expected = 255 / (1 + np.exp(-4 * (RAMP - 2048) / 1024))
+    assert np.abs(read_image(path) - expected).max() <= 0.5 + 1e-6
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.LUTDescriptor = [4096, 0, 12]
+    item.LUTData = (4095 - np.arange(4096)).tolist()
+    item["LUTData"].VR = "US"
+    path = dicom(tmp_path / "l.dcm", RAMP, VOILUTSequence=[item])
+    assert np.abs(read_image(path) - (4095 - RAMP) / 4095 * 255).max() <= 0.5 + 1e-9
+
+
+def test_dicom_without_window_is_stretched_like_a_16_bit_image(tmp_path):
+    pixels = read_image(dicom(tmp_path / "a.dcm", RAMP))
+    tiff = read_image(save(tmp_path / "a.tif", RAMP.astype(np.uint16)))
+    assert np.array_equal(pixels, tiff)
+
+
+@pytest.mark.parametrize("tags, word", [
+    ({"ViewPosition": "LL"}, "LL"), ({"Modality": "CT"}, "CT"), ({"NumberOfFrames": "2"}, "2 帧"),
+    ({"PhotometricInterpretation": "RGB"}, "RGB"),
+])
+def test_dicom_that_is_no_frontal_film_is_refused(tmp_path, tags, word):
+    frames = np.zeros((2, 4, 4)) if "NumberOfFrames" in tags else np.zeros((4, 4))
+    path = dicom(tmp_path / "a.dcm", frames, **tags)
+    with pytest.raises(ImageError, match=word):
+        read_image(path)
+
+
+def test_dicom_damaged_or_false(tmp_path):
+    path = dicom(tmp_path / "a.dcm", RAMP)
+    path.write_bytes(path.read_bytes()[:-4000])
+    assert error_kind(path) == "truncated"
+    (tmp_path / "b.dcm").write_bytes(b"\0" * 300)
+    assert error_kind(tmp_path / "b.dcm") == "not_image"
+
+
+def test_dicom_under_another_name_is_recognised(tmp_path):
+    assert read_with_facts(dicom(tmp_path / "a.png", RAMP))[1].format == "DICOM"
+
+
+def test_without_pydicom_one_line_says_what_to_install(tmp_path, monkeypatch):
+    path = dicom(tmp_path / "a.dcm", RAMP)
+    real = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name.split(".")[0] == "pydicom":
+            raise ImportError(name)
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match="pip install") as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)

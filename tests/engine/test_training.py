@@ -1,0 +1,237 @@
+"""The training loop: what it computes, what it leaves behind, and that no interruption changes the result."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_recipe
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def weights(folder: Path, which: str = "latest") -> dict[str, np.ndarray]:
+    return load_file(folder / "checkpoints" / which / "model.safetensors")
+
+
+def state(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "checkpoints/latest/state.safetensors")
+
+
+def assert_identical(a: Path, b: Path) -> None:
+    for read in (weights, state):
+        left, right = read(a), read(b)
+        assert left.keys() == right.keys()
+        for name in left:
+            assert np.array_equal(left[name], right[name]), name
+    drop = {"seconds"}
+    left, right = (json.loads((f / "checkpoints/latest/state.json").read_text()) for f in (a, b))
+    for numbers in (left, right):
+        numbers.pop("seconds")
+        numbers["history"] = [{k: v for k, v in row.items() if k not in drop} for row in numbers["history"]]
+    assert left == right
+
+
+def train(tool, recipe, cwd, *overrides, code=0, **more):
+    options = [part for override in overrides for part in ("-o", override)]
+    done = tool("train", "-c", recipe, *options, cwd=cwd, **more)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run on one process; returns (recipe, output folder)."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = write_tiny_recipe(folder)
+    subprocess.run([sys.executable, ROOT / "tools/train.py", "-c", recipe, "-o", "Global.save_every_steps=1"],
+                   check=True, cwd=folder, capture_output=True)
+    return recipe, folder / "out"
+
+
+def test_a_run_leaves_the_promised_files(finished):
+    _, out = finished
+    for name in ("config.yaml", "log.txt", "history.csv", "metrics.json", "curves.png", "confusion_matrix.png",
+                 "roc.png", "pr.png", "calibration.png", "worst_mistakes.png", "mistakes.csv", "predictions.csv",
+                 "checkpoints/latest/model.safetensors", "checkpoints/latest/model.json",
+                 "checkpoints/latest/state.safetensors", "checkpoints/best/model.safetensors"):
+        assert (out / name).stat().st_size > 0, name
+    assert any((out / "visualdl").iterdir())
+    assert not [p for p in out.rglob("*") if p.name.endswith((".tmp", ".new", ".old")) or ".tmp" in p.name]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["demo_data"] is False and metrics["seed"] == 1 and metrics["device"] == "cpu"
+    assert len(metrics["dataset"]["fingerprint"]) == 16
+    assert metrics["evaluation"]["samples"] == 6
+    assert metrics["dataset"]["counts"]["train"] == {"NORMAL": 9, "Viral Pneumonia": 9, "COVID": 9}
+    with open(out / "history.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"} <= set(rows[0])
+
+
+def test_two_ranks_give_what_one_process_gives(finished, tool, tmp_path):
+    recipe, one = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/two", "Global.ranks=2")
+    left, right = weights(one), weights(tmp_path / "two")
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], atol=2e-5, err_msg=name)
+    for key in ("accuracy", "samples", "confusion_matrix"):
+        assert (json.loads((one / "metrics.json").read_text())["evaluation"][key]
+                == json.loads((tmp_path / "two/metrics.json").read_text())["evaluation"][key])
+
+
+def test_paddles_own_launcher_gives_the_same(finished, tmp_path):
+    recipe, one = finished
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo",
+               "--log_dir", tmp_path / "log", ROOT / "tools/train.py", "-c", recipe,
+               "-o", f"Global.output_dir={tmp_path}/out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, env=environment,
+                          timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left, right = weights(one), weights(tmp_path / "out")
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], atol=2e-5, err_msg=name)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_workers(finished, tool, tmp_path):
+    recipe, one = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/again", "DataLoader.Train.loader.num_workers=2")
+    assert_identical(one, tmp_path / "again")
+
+
+def test_augmentation_on_the_device_trains_too(finished, tool, tmp_path):
+    recipe, _ = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/device", "DataLoader.Train.augment_on=device",
+          "Global.epochs=1")
+    assert weights(tmp_path / "device")
+
+
+FULL = ("Global.ema=0.9", "Optimizer={name: AdamW, weight_decay: 0.05, clip_norm: 1.0, lr: {name: Cosine, "
+        "learning_rate: 1e-3, warmup_epochs: 1}}", "DataLoader.Train.batch_transform_ops=[{name: Mixup, alpha: 0.2}]",
+        "Loss={name: CrossEntropy, label_smoothing: 0.1, class_weights: balanced}")
+
+
+@pytest.mark.parametrize("more", [(), FULL], ids=["plain", "ema-mixup-clip"])
+def test_interrupted_by_ctrl_c_and_resumed_it_ends_the_same(finished, tool, tmp_path, more):
+    recipe, _ = finished
+    steps = ("Global.log_every=1",)
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/whole", *more, *steps)
+    options = [p for o in (f"Global.output_dir={tmp_path}/cut", *more, *steps) for p in ("-o", o)]
+    command = [sys.executable, str(ROOT / "tools/train.py"), "-c", str(recipe), *options]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "cut/log.txt", "第 2/3 轮 1/4 步", process)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 130 and "续训" in complaint and "Traceback" not in complaint
+    assert not (tmp_path / "cut/metrics.json").exists()
+    done = train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/cut", *more, *steps)
+    assert "续训：第 2 轮" in done.stdout
+    assert_identical(tmp_path / "whole", tmp_path / "cut")
+
+
+def wait_for(file: Path, text: str, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if file.is_file() and text in file.read_text(encoding="utf-8"):
+            return
+        if process.poll() is not None:
+            pytest.fail(f"ended before {text!r}: {process.communicate()}")
+        time.sleep(0.02)
+    pytest.fail(f"{text!r} did not appear in {file}")
+
+
+def kill_and_resume(recipe: Path, output: Path, cwd: Path, ranks: int, kills: int, seed: int) -> None:
+    """Start the run again and again, killing it at random moments, then let it finish."""
+    chance = random.Random(seed)
+    command = [sys.executable, str(ROOT / "tools/train.py"), "-c", str(recipe), "-o", f"Global.output_dir={output}",
+               "-o", f"Global.ranks={ranks}", "-o", "Global.save_every_steps=1"]
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        log = output / "log.txt"
+        begun = log.stat().st_size if log.is_file() else 0
+        # Past the slow start, so that the moments fall into steps, checkpoints and evaluations.
+        while process.poll() is None and (not log.is_file() or log.stat().st_size == begun):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for file in output.rglob("checkpoints/*/*.safetensors"):
+            if ".new" not in str(file):
+                load_file(file)  # never half-written
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=300)
+
+
+def test_killed_and_resumed_it_ends_the_same(finished, tmp_path):
+    recipe, one = finished
+    kill_and_resume(recipe, tmp_path / "killed", tmp_path, ranks=1, kills=2, seed=3)
+    assert_identical(one, tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_ten_times_and_resumed_it_ends_the_same(finished, tool, tmp_path, ranks):
+    recipe, _ = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/whole", f"Global.ranks={ranks}")
+    kill_and_resume(recipe, tmp_path / "killed", tmp_path, ranks=ranks, kills=10, seed=ranks)
+    assert_identical(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_finished_or_different_run_is_kept_under_another_name(finished, tool, tmp_path):
+    recipe, _ = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/out", "Global.epochs=1")
+    first = weights(tmp_path / "out")
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/out", "Global.epochs=1", "Global.seed=5")
+    kept = [p for p in tmp_path.iterdir() if p.name.startswith("out-")]
+    assert len(kept) == 1 and np.array_equal(weights(kept[0])["fc.weight"], first["fc.weight"])
+
+
+def test_early_stopping_and_frozen_layers(finished, tool, tmp_path):
+    recipe, one = finished
+    done = train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/out", "Global.epochs=8", "Global.early_stop=1",
+                 "Optimizer.lr.learning_rate=0.0", "Global.freeze=[conv1, bn1, layer1]",
+                 f"Arch.pretrained={one}/checkpoints/best")
+    assert "提前停止" in done.stdout
+    trained, before = weights(tmp_path / "out"), weights(one, "best")
+    for name in before:
+        if name.startswith(("conv1", "bn1", "layer1")):
+            assert np.array_equal(trained[name], before[name]), name
+    assert not np.array_equal(trained["layer4.0.bn1._mean"], before["layer4.0.bn1._mean"])
+
+
+def test_a_diverging_loss_stops_with_the_files_of_its_batch(finished, tool, tmp_path):
+    recipe, _ = finished
+    done = train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/out",
+                 "Optimizer={name: Momentum, lr: {name: Constant, learning_rate: 1e30}}", code=2)
+    assert "损失（loss）是" in done.stderr and ".jpg" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_cross_validation_runs_every_fold_once_and_sums_up(finished, tool, tmp_path):
+    recipe, _ = finished
+    options = (f"Global.output_dir={tmp_path}/cv", "Global.folds=3", "Global.epochs=1", "Global.keep=last")
+    train(tool, recipe, tmp_path, *options)
+    summary = json.loads((tmp_path / "cv/metrics.json").read_text())
+    assert summary["summary"]["samples"] == 36 and summary["summary"]["folds"] == 3
+    assert len(summary["summary"]["accuracy"]["values"]) == 3
+    assert (tmp_path / "cv/folds.png").stat().st_size > 0 and "±" in (tmp_path / "cv/folds.md").read_text()
+    before = (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns
+    assert "第 0 折已完成" in train(tool, recipe, tmp_path, *options).stdout
+    assert (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns == before
+
+
+def test_dry_run_tells_time_and_memory_and_writes_nothing(finished, tool, tmp_path):
+    recipe, _ = finished
+    done = tool("train", "-c", recipe, "-o", f"Global.output_dir={tmp_path}/none", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("每步", "每轮", "内存", "MiB"):
+        assert word in done.stdout
+    assert not (tmp_path / "none").exists()
