@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+?)"', (here / "paddle_cxr/__init__.py").read_text(encoding="utf-8")).group(1)
 
-dicom = ["pydicom>=2.4"]
+dicom = ["pydicom>=3"]
 onnx = ["paddle2onnx>=2.0", "onnxruntime>=1.17"]
 setup(
     name="paddle_cxr",

@@ -15,6 +15,8 @@ from paddle_cxr.registry import check, find
 from paddle_cxr.schema import Recipe, checked
 
 FALLBACK_KEY = "fallback"
+# Components a recipe may leave out; being there, their arguments can be overridden by -o all the same.
+DEFAULTS = {"Loss": {"name": "CrossEntropy"}, "Metric": {"name": "ClassificationMetrics"}}
 
 
 @dataclass
@@ -46,6 +48,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         UserError: any mistake in the recipe, naming file, line and YAML path; data missing and no fallback.
     """
     written, origins = read_recipe(file)
+    written = merge(DEFAULTS, written)
     raw = copy.deepcopy(written)
     apply_overrides(raw, overrides, origins)
     notices = []

@@ -131,10 +131,10 @@ class Recipe(Section):
 
     Global: GlobalSection
     Arch: Component = Field(description="模型")
-    Loss: Component = Field(default={"name": "CrossEntropy"}, description="损失函数")
+    Loss: Component = Field(description="损失函数；不写则为 CrossEntropy")
     Optimizer: Component = Field(description="优化器及学习率")
     DataLoader: DataLoaderSection
-    Metric: Component = Field(default={"name": "ClassificationMetrics"}, description="指标")
+    Metric: Component = Field(description="指标；不写则为 ClassificationMetrics")
     Prepare: PrepareSection = Field(default_factory=PrepareSection)
 
     def as_dict(self) -> dict[str, Any]:

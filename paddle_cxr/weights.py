@@ -1,18 +1,12 @@
-"""Saving and loading weights: safetensors with a JSON beside them, and Paddle's ``.pdparams`` read safely.
+"""Saving, loading and applying weights: safetensors with a JSON beside them, and Paddle's ``.pdparams``.
 
     folder/model.safetensors    tensors by parameter name: numbers only, nothing to execute
     folder/model.json           what they belong to: architecture, classes, preprocess, image_shape, version, parent …
-
-A ``.pdparams`` is a pickle, a small program that Python runs while loading: whoever made the file could make it do
-anything.  So it is read here by an unpickler that knows the handful of functions NumPy arrays need and refuses every
-other one before it is called (https://docs.python.org/3/library/pickle.html#restricting-globals).
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.files import write_atomic, write_json
+from paddle_cxr.files import write_atomic, write_json, writing_to
+from paddle_cxr.pdparams import one_line, read_pdparams, to_numpy
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -43,7 +38,9 @@ def save_weights(folder: str | Path, state: Mapping[str, np.ndarray | Tensor], m
     folder = Path(folder)
     # Stopped between the two files, a save leaves tensors without JSON, which does not load: never a pair that
     # does not belong together.
-    (folder / META).unlink(missing_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / META).unlink(missing_ok=True)
     write_safetensors(folder / TENSORS, state)
     write_json(folder / META, dict(meta))
 
@@ -77,18 +74,19 @@ def _read_meta(file: Path) -> dict[str, Any]:
         if not isinstance(meta, dict):
             raise ValueError("应为一个对象（object）")
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"权重说明文件损坏：{file}（{_one_line(error)}）；请换一个检查点（checkpoint）") from None
+        raise UserError(f"权重说明文件损坏：{file}（{one_line(error)}）；请换一个检查点（checkpoint）") from None
     return meta
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray | Tensor],
                       metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (any shape and numeric type) and a little text to one ``.safetensors`` file, atomically."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     # The format stores bytes as they lie in memory, so they must lie in C order.
-    arrays = {name: np.asarray(_to_numpy(tensor), order="C") for name, tensor in tensors.items()}
-    write_atomic(path, lambda temporary: save_file(arrays, temporary, dict(metadata or {})))
+    arrays = {name: np.asarray(to_numpy(tensor), order="C") for name, tensor in tensors.items()}
+    # Not save_file: a full disk would raise its own error and not the OSError that becomes one clear line.
+    write_atomic(path, lambda temporary: temporary.write_bytes(save(arrays, dict(metadata or {}))))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -102,95 +100,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     # safetensors raises its own error, OSError, and TypeError for types NumPy lacks: to the user they are one thing.
     except Exception as error:
-        raise UserError(f"权重文件损坏或不完整：{path}（{_one_line(error)}）；"
+        raise UserError(f"权重文件损坏或不完整：{path}（{one_line(error)}）；"
                         "请重新下载或换一个检查点（checkpoint）") from None
-
-
-def save_pdparams(path: str | Path, state: Mapping[str, np.ndarray | Tensor]) -> None:
-    """Write a ``.pdparams`` that ``paddle.load`` reads, for Paddle users; atomically."""
-    import paddle
-
-    tensors = {name: paddle.to_tensor(_to_numpy(value)) for name, value in state.items()}
-    write_atomic(path, lambda temporary: paddle.save(tensors, str(temporary)))
-
-
-def read_pdparams(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a ``.pdparams`` state dict without running anything it contains but the making of arrays.
-
-    Raises:
-        UserError: absent, damaged, not a dict of arrays, or it names a function outside the allow-list.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, path).load()
-        return _arrays_of(content)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"找不到权重文件 {path}") from None
-    # A damaged pickle may fail with nearly any exception (EOFError, KeyError, struct.error, MemoryError …).
-    except Exception as error:
-        raise UserError(f"权重文件损坏或不是参数字典（state dict）：{path}（{_one_line(error)}）；请重新下载") from None
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 spell bytes: ``_codecs.encode(text, "latin1")``; no other codec is allowed."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"encoding {encoding}")
-    return text.encode("latin1")
-
-
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """Every function a pickle of arrays may call, under the names NumPy 1 and 2, Python 2 and Paddle gave them."""
-    reconstruct, (_, _, _) = np.zeros(0).__reduce__()[0], np.zeros(0).__reduce__()[1]
-    scalar = np.float32(0).__reduce__()[0]
-    allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _latin1,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        allowed[core + ".multiarray", "_reconstruct"] = reconstruct
-        allowed[core + ".multiarray", "scalar"] = scalar
-    for builtins in ("builtins", "__builtin__"):
-        # paddle.save writes a tensor as tuple((name, array)).
-        allowed |= {(builtins, kind.__name__): kind for kind in (tuple, list, dict, set, frozenset, int, float, bool,
-                                                                   str, bytes, complex)}
-    return allowed
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler for which only :func:`_allowed_globals` exist."""
-
-    def __init__(self, file: Any, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self._path = path
-        self._allowed = _allowed_globals()
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise UserError(f"拒绝加载 {self._path}：文件里有可执行代码 {module}.{name}（不安全的 pickle）；"
-                            "请改用来源可靠的 .safetensors 或 .pdparams") from None
-
-
-def _arrays_of(content: Any) -> dict[str, np.ndarray]:
-    """The arrays of an unpickled state dict; raises ValueError for anything else."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{type(content).__name__}")
-    result = {}
-    for name, value in content.items():
-        if name == "StructuredToParameterName@@":  # Paddle's table of internal names, of no use here
-            continue
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-            value = value[1]
-        if not (isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiub"):
-            raise ValueError(f"{name!r}: {type(value).__name__}")
-        result[name] = value
-    return result
 
 
 def apply_weights(model: Layer, state: Mapping[str, np.ndarray], meta: Mapping[str, Any], *, path: str | Path,
@@ -214,6 +125,8 @@ def apply_weights(model: Layer, state: Mapping[str, np.ndarray], meta: Mapping[s
     Raises:
         UserError: another architecture; names missing, unexpected or of another shape.
     """
+    import paddle
+
     if prefix:
         state = {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
         if not state:
@@ -228,7 +141,7 @@ def apply_weights(model: Layer, state: Mapping[str, np.ndarray], meta: Mapping[s
         notices += _drop_head(model, ready, wanted)
     _check_names_and_shapes(ready, wanted, path)
     for name, value in ready.items():
-        wanted[name].set_value(value.astype(wanted[name].numpy().dtype, copy=False))
+        wanted[name].set_value(paddle.to_tensor(value, dtype=wanted[name].dtype))
     return notices
 
 
@@ -271,7 +184,7 @@ def _check_names_and_shapes(state: Mapping[str, np.ndarray], wanted: Mapping[str
     for label, names in (("缺少（missing）", [n for n in wanted if n not in state]),
                          ("多出（unexpected）", [n for n in state if n not in wanted])):
         if names:
-            problems.append(f"{label} {len(names)} 个：{_first(names)}")
+            problems.append(f"{label}{len(names)} 个：{_first(names)}")
     shapes = [f"{n} {list(state[n].shape)} 应为 {list(wanted[n].shape)}"
               for n in wanted if n in state and list(state[n].shape) != list(wanted[n].shape)]
     if shapes:
@@ -282,14 +195,3 @@ def _check_names_and_shapes(state: Mapping[str, np.ndarray], wanted: Mapping[str
 
 def _first(items: list[str], count: int = 3) -> str:
     return "、".join(items[:count]) + (" …" if len(items) > count else "")
-
-
-def _to_numpy(tensor: np.ndarray | Tensor) -> np.ndarray:
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    # NumPy has no bfloat16; float32 holds each of its values exactly.
-    return (tensor.astype("float32") if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]

@@ -1,33 +1,24 @@
-"""检查数据集的每一张图像，找出损坏与重复，按患者划分，写出列表（list.csv、train.csv …）与 report.json。
+"""检查数据：python tools/prepare_data.py -c configs/resnet50.yaml [-o Prepare.on_error=skip]"""
 
-    python tools/prepare_data.py -c configs/covid3.yaml -o Prepare.on_error=skip
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout that is not installed
 
 from paddle_cxr import cli  # noqa: E402
 
 
-def main(arguments: argparse.Namespace) -> None:
-    from paddle_cxr.config import load_config
+def main(arguments):
+    from paddle_cxr.data.labelled import open_source
     from paddle_cxr.data.prepare import prepare, summary
-    from paddle_cxr.data.records import ClassInfo
+    from paddle_cxr.recipe import load
     from paddle_cxr.registry import build
 
-    config = load_config(arguments.config, arguments.override)
-    classes = tuple(ClassInfo(**{**one, "aliases": tuple(one.get("aliases", ()))})
-                    for one in config["Global"]["classes"])
-    source = build("source", config["DataLoader"]["Source"], "DataLoader.Source", classes=classes)
-    split = build("split", config["DataLoader"]["Split"], "DataLoader.Split")
-    options = {"output": f"data/prepared/{Path(arguments.config).stem}", **config.get("Prepare", {})}
-    print(summary(prepare(source, split, **options)))
+    loaded = load(arguments.config, [*arguments.override, "fallback=null"])  # phantoms have no files to check
+    split = build("split", loaded.recipe.DataLoader.Split, "DataLoader.Split")
+    print(summary(prepare(open_source(loaded), split, **loaded.recipe.Prepare.model_dump())))
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser(__doc__).parse_args())
+    parser = cli.parser("检查每一张图像，找出损坏与重复，按患者划分，写出清单（list.csv、train.csv …）与 report.json")
+    cli.run(main, parser.parse_args())

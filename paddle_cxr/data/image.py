@@ -102,7 +102,7 @@ def _read_with_pillow(path: Path) -> tuple[np.ndarray, ImageFacts]:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
                 raise ImageError(path, "frames", f"含 {frames} 帧，需要单帧图像；请先导出其中一帧")
-            facts = ImageFacts(image.format or "?", image.mode, _bits(image.mode),
+            facts = ImageFacts(image.format or "?", image.mode, _bits(image),
                                image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1))
             image.load()
             return _to_uint8(ImageOps.exif_transpose(image), path), facts
@@ -127,8 +127,10 @@ def check_size(path: Path, width: int, height: int) -> None:
                                        "（decompression bomb）；请先缩小图像")
 
 
-def _bits(mode: str) -> int:
-    return {"1": 1, "I": 32, "F": 32}.get(mode, 16 if mode.startswith("I;16") else 8)
+def _bits(image: Image.Image) -> int:
+    if image.mode == "I" and image.format == "PNG":  # how Pillow before 11 opens 16-bit PNG
+        return 16
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
 def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:

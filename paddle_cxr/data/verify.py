@@ -95,12 +95,13 @@ def inspect_image(path: str | Path) -> Inspection:
 
 
 def _notes(path: Path, pixels: np.ndarray, facts: ImageFacts) -> Iterator[str]:
-    by_mode = {"1": "1bit", "I": "float", "F": "float", "RGBA": "alpha", "LA": "alpha", "PA": "alpha", "P": "palette",
-               "CMYK": "cmyk", "MONOCHROME1": "monochrome1"}
+    by_mode = {"RGBA": "alpha", "LA": "alpha", "PA": "alpha", "P": "palette", "CMYK": "cmyk",
+               "MONOCHROME1": "monochrome1"}
+    by_bits = {1: "1bit", 16: "16bit", 32: "float"}
     if facts.mode in by_mode:
         yield by_mode[facts.mode]
-    if facts.bits == 16 and facts.format != "DICOM":  # in DICOM 16 bits are the rule
-        yield "16bit"
+    if facts.bits in by_bits and facts.format != "DICOM":  # in DICOM more than 8 bits are the rule
+        yield by_bits[facts.bits]
     if facts.rotated:
         yield "exif_rotated"
     if pixels.ndim == 3:

@@ -14,7 +14,9 @@ class BatchStatistics:
     """
 
     def __init__(self, model: paddle.nn.Layer) -> None:
-        self.tensors = [buffer for buffer in model.buffers() if buffer.dtype == paddle.float32]
+        # Paddle keeps these two as parameters that are not trained, not as buffers.
+        self.tensors = [tensor for layer in model.sublayers() if hasattr(layer, "_mean")
+                        for tensor in (layer._mean, layer._variance)]
         self._before: list[paddle.Tensor] = []
         self._sums: list[paddle.Tensor] = []
 
@@ -54,7 +56,7 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after optimizer step ``step`` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        trained = {name for name, _ in self.model.named_parameters()}
+        trained = {name for name, parameter in self.model.named_parameters() if not parameter.stop_gradient}
         for name, tensor in self.model.state_dict().items():
             if name in trained:
                 self.shadow[name].scale_(decay)

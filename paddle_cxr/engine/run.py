@@ -200,13 +200,13 @@ def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
         started = time.monotonic()
         sums = trainer._step(plan[step], batches)
         seconds.append(time.monotonic() - started)
-    number = sum(int(p.size) for p in task.model.parameters())
+    number = sum(int(p.size) for p in task.model.parameters() if not p.stop_gradient)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if paddle.get_device().startswith("gpu"):
         peak = paddle.device.cuda.max_memory_allocated() / 2**20
     epoch = seconds[-1] * len(plan)
     epochs = loaded.recipe.Global.epochs
-    say(f"试运行（dry run）：{loaded.recipe.Arch['name']}，{number:,} 个参数，训练集 {len(task.train)} 张，"
+    say(f"试运行（dry run）：{loaded.recipe.Arch['name']}，{number:,} 个可训练参数，训练集 {len(task.train)} 张，"
         f"每轮 {len(plan)} 步，第一批损失 {sums['loss'] / sums['count']:.4f}")
     say(f"每步 {seconds[-1]:.3f} 秒（第一步 {seconds[0]:.3f} 秒），每轮约 {epoch:.0f} 秒，{epochs} 轮约 {epoch * epochs / 60:.1f} 分钟"
         f"（不含验证），每个进程峰值内存 {peak:.0f} MiB，{world.size} 个进程，设备 {paddle.get_device()}")

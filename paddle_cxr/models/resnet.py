@@ -156,10 +156,14 @@ class ResNet(nn.Layer):
         arch, class_num, in_channels: as given.
         feature_dim: channels of ``layer4``, length of the pooled feature vector.
         stage_dims: channels of each stage, by name.
+        stem, head: names of the first convolution and of the last layer, for :mod:`paddle_cxr.weights`.
 
     Raises:
         UserError: ``class_num`` is negative.
     """
+
+    stem = "conv1"
+    head = "fc"
 
     def __init__(self, arch: str, block: type[BasicBlock] | type[BottleneckBlock], depths: tuple[int, int, int, int],
                  class_num: int, in_channels: int) -> None:

@@ -9,7 +9,7 @@ from paddle_cxr.engine.schedules import Constant, Cosine, NaturalExpDecay, Step
 def paddles(scheduler, epochs):
     rates = []
     for _ in range(epochs):
-        rates.append(scheduler.get_lr())
+        rates.append(scheduler())
         scheduler.step()
     return rates
 

@@ -204,7 +204,7 @@ def build_scene(a: Anatomy, size: int, rng: np.random.Generator) -> Scene:
     depth = blur(lung, 9)  # lungs are deepest away from their edges
     # Emphysema, fat, a turned patient: healthy lungs are unevenly dark too. Were they not, the mean of a coarse tile
     # would already give a patch of disease away.
-    uneven = np.clip(np.float32(1.0) + np.float32(0.10) * smooth_noise(rng, (4, 7)), 0.6, 1.3).astype(np.float32)
+    uneven = np.clip(np.float32(1.0) + np.float32(0.07) * smooth_noise(rng, (4, 7)), 0.6, 1.3).astype(np.float32)
     air = (np.float32(a.aeration) * resize(uneven, size)) * (
         np.float32(0.9) * lung * (np.float32(0.45) + np.float32(0.55) * depth) + np.float32(0.10) * behind
     )

@@ -73,11 +73,11 @@ def _covid(scene: Scene, where: Place, rng: np.random.Generator) -> Lesion:
     glass = np.zeros_like(scene.grid.x)
     core = np.zeros_like(scene.grid.x)
     for side in where.sides:
-        glass = np.maximum(glass, _patches(scene, where, side, rng, 2 + round(3 * s), 0.14 + 0.07 * s))
-        core = np.maximum(core, _patches(scene, where, side, rng, 1 + round(2 * s), 0.05 + 0.06 * s))
-    grain = np.float32(1.0) + np.float32(0.16) * smooth_noise(rng, (40, 64))
+        glass = np.maximum(glass, _patches(scene, where, side, rng, 3 + round(3 * s), 0.14 + 0.07 * s, ragged=0.8))
+        core = np.maximum(core, _patches(scene, where, side, rng, 1 + round(2 * s), 0.06 + 0.06 * s, ragged=0.6))
+    grain = np.float32(1.0) + np.float32(0.14) * smooth_noise(rng, (26, 60))
     core = core * np.minimum(np.float32(1), glass * 2)
-    fill = np.maximum(glass * np.float32(0.56 + 0.18 * s), core * np.float32(0.60 + 0.25 * s)) * grain
+    fill = np.maximum(glass * np.float32(0.62 + 0.18 * s), core * np.float32(0.72 + 0.20 * s)) * grain
     return Lesion(scene.fit(np.clip(fill, 0, 1)), scene.fit(glass) > 0.3)
 
 
@@ -98,12 +98,12 @@ def _viral(scene: Scene, where: Place, rng: np.random.Generator) -> Lesion:
         spread = spread * np.clip(edge * 10 + np.float32(0.5), 0, 1)
     # Where a smooth random field crosses zero it draws closed, branching lines: a net, as thickened septa do.
     net = np.zeros_like(near)
-    for cells, weight in ((20, 0.55), (34, 0.45)):
+    for cells, weight in ((16, 0.6), (30, 0.4)):
         field = smooth_noise(rng, (cells,))
         net += np.float32(weight) * np.maximum(np.float32(0), np.float32(1) - np.float32(2.6) * np.abs(field))
-    haze = np.float32(0.22 + 0.12 * s) * near
+    haze = np.float32(0.20 + 0.14 * s) * near
     reach = scene.fit(spread)
-    mesh = scene.fit(spread * (haze + np.float32(0.44 + 0.32 * s) * net))
+    mesh = scene.fit(spread * (haze + np.float32(0.52 + 0.36 * s) * net))
     fill = mesh + reach * walls.array() * np.float32(0.34 + 0.16 * s)
     return Lesion(np.clip(fill, 0, 1), reach > 0.35)
 

@@ -16,6 +16,7 @@ from paddle_cxr.data.phantom.anatomy import Pose
 from paddle_cxr.data.phantom.canvas import Layer, blur, picture_grid
 
 _LEVELS = 1024  # attenuation 0..2 in steps of 1/512 before the tone curve
+_LEVELLED = 0.5  # 1: the healthy histogram exactly; 0: none. In between, as a real detector, it comes most of the way.
 _KNOTS = 48  # quantiles the levelling matches; fewer keep it smooth, more leave less of a trace in the histogram
 
 
@@ -39,15 +40,15 @@ def sample_exposure(rng: np.random.Generator) -> Exposure:
     """Draw the technique of one film. Consumes a fixed number of random values."""
     r = rng.random(14)
     margins = [max(0.0, 0.16 * float(v) - 0.07) for v in r[7:11]]
-    black = 0.16 * float(r[3])
+    black = 0.12 * float(r[3])
     return Exposure(
-        scatter=0.10 + 0.22 * float(r[0]),
-        curve=0.5 + 1.6 * float(r[1]),
-        gamma=0.70 + 0.85 * float(r[2]),
+        scatter=0.08 + 0.16 * float(r[0]),
+        curve=0.6 + 1.2 * float(r[1]),
+        gamma=0.80 + 0.55 * float(r[2]),
         black=black,
-        white=0.74 + 0.30 * float(r[4]),
+        white=0.78 + 0.24 * float(r[4]),
         grain=0.004 + 0.022 * float(r[5]) ** 2,
-        slope=(0.10 * (float(r[11]) - 0.5), 0.16 * (float(r[12]) - 0.5)),
+        slope=(0.06 * (float(r[11]) - 0.5), 0.10 * (float(r[12]) - 0.5)),
         border=tuple(margins),
         skew=0.03 * (float(r[6]) - 0.5),
         marker=bool(r[13] < 0.5),
@@ -77,7 +78,8 @@ def _levelling(levels: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Table [_LEVELS] of float levels that gives ``levels`` the quantiles of ``target``."""
     have, want = _quantiles(levels), _quantiles(target)
     keep = np.concatenate([[True], np.diff(have) > 0])
-    return np.interp(np.arange(_LEVELS), have[keep], want[keep])
+    table = np.arange(_LEVELS, dtype=np.float64)
+    return table + _LEVELLED * (np.interp(table, have[keep], want[keep]) - table)
 
 
 def film_edges(e: Exposure, size: int) -> tuple[np.ndarray, np.ndarray]:
