@@ -28,7 +28,7 @@ Origins = dict[str, str]  # dotted YAML path → "file:line" or "-o …": where 
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that also reads ``1e-3`` as a number, as YAML 1.2 and every user expect (YAML 1.1 wants ``1.0e-3``)."""
+    """SafeLoader that also reads ``1e-3`` as a number, as YAML 1.2 and every user expect."""
 
 
 _Loader.add_implicit_resolver(
@@ -110,7 +110,8 @@ def _set(recipe: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         here = ".".join(keys[:depth]) or "配方顶层"
         if isinstance(node, list):
             if not (key.isdigit() and int(key) < len(node)):
-                raise UserError(f"-o {override}：{here} 是 {len(node)} 项的列表，应写 0–{len(node) - 1} 的序号，不能是 {key!r}")
+                raise UserError(f"-o {override}：{here} 是 {len(node)} 项的列表，应写 0–{len(node) - 1} 的序号，"
+                                f"不能是 {key!r}")
             if last:
                 node[int(key)] = value
             node = node[int(key)]

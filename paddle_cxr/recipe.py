@@ -69,6 +69,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
             raise UserError(f"DataLoader.Source：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
                             "（数据获取方法见 docs/data.md）")
         recipe = checked(raw)
+        check("source", recipe.DataLoader.Source, "DataLoader.Source", {"classes": ()})
+        check("split", recipe.DataLoader.Split, "DataLoader.Split")
         check_rules(recipe)
     return Loaded(recipe, origins, notices)
 
@@ -99,7 +101,8 @@ def check_rules(recipe: Recipe) -> None:
     preprocess = recipe.DataLoader.preprocess
     for key in ("mean", "std"):
         if len(getattr(preprocess, key)) not in (1, shape[0]):
-            raise UserError(f"DataLoader.preprocess.{key}：应有 1 个或 {shape[0]} 个数（与 Global.image_shape 的通道一致）")
+            raise UserError(f"DataLoader.preprocess.{key}：应有 1 个或 {shape[0]} 个数"
+                            "（与 Global.image_shape 的通道一致）")
     if min(preprocess.std) <= 0:
         raise UserError("DataLoader.preprocess.std：应为正数")
     _check_training_rules(recipe)
@@ -111,10 +114,11 @@ def _check_training_rules(recipe: Recipe) -> None:
         if settings.micro_batches < 1:
             raise UserError("Global.micro_batches：应不小于 1")
         if train.sampler.batch_size < 2 * settings.micro_batches:
-            raise UserError(f"DataLoader.Train.sampler.batch_size：{train.sampler.batch_size} 切成 Global.micro_batches="
-                            f"{settings.micro_batches} 份后每份不足 2 张，BatchNorm 无法训练")
+            raise UserError(f"DataLoader.Train.sampler.batch_size：{train.sampler.batch_size} 切成 Global.micro_batches"
+                            f"={settings.micro_batches} 份后每份不足 2 张，BatchNorm 无法训练")
         if isinstance(settings.ranks, int) and settings.micro_batches % settings.ranks:
-            raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches={settings.micro_batches}")
+            raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches"
+                            f"={settings.micro_batches}")
     if isinstance(settings.ranks, int) and settings.ranks < 1:
         raise UserError("Global.ranks：应不小于 1")
     if settings.early_stop and not settings.eval_every:

@@ -58,7 +58,8 @@ class GlobalSection(Section):
     save_every_steps: int | None = Field(None, ge=1, description="轮内每隔多少步存一次检查点")
     log_every: int = Field(10, ge=1, description="每几步记一行日志")
     ema: float | None = Field(None, gt=0, lt=1, description="权重滑动平均（EMA）的衰减；评估和保存用平均后的权重")
-    freeze: list[str] = Field(default=[], description="冻结的参数名前缀，例如 [conv1, bn1, layer1]；其中的 BatchNorm 用推理统计量")
+    freeze: list[str] = Field(default=[], description="冻结的参数名前缀，例如 [conv1, bn1, layer1]；"
+                                                      "其中的 BatchNorm 用推理统计量")
     folds: int | None = Field(None, ge=2, description="交叉验证折数（按患者分组）；null 表示不做")
     fold: int | None = Field(None, ge=0, description="只跑这一折（从 0 数）")
     demo_data: bool = Field(False, description="由程序填写：使用内置模体（phantom）时为 true")
@@ -72,7 +73,7 @@ class SamplerSection(Section):
 
 
 class LoaderSection(Section):
-    num_workers: int | Literal["auto"] = Field("auto", description="读数据的子进程数；auto：CPU 训练为 0，GPU 训练按核数")
+    num_workers: int | Literal["auto"] = Field("auto", description="读数据的子进程数；auto：CPU 为 0，GPU 按核数")
 
 
 class PreprocessSection(Section):
@@ -85,14 +86,15 @@ class PreprocessSection(Section):
 
 
 class CacheSection(Section):
-    mode: Literal["disk", "memory", "none"] = Field("memory", description="解码一次后放在哪里；none 表示每次重读")
+    mode: Literal["disk", "memory", "none"] = Field("disk", description="解码一次后放在哪里；none 表示每次重读")
     folder: str = Field("cache", description="disk 时的目录")
 
 
 class TrainSection(Section):
     subset: str = Field("train", description="用哪个子集")
     transform_ops: list[Component] = Field(default=[], description="数据增强")
-    augment_on: Literal["cpu", "device"] = Field("cpu", description="增强在 CPU 上逐张做，或在设备上成批做（喂饱快的 GPU）")
+    augment_on: Literal["cpu", "device"] = Field("cpu", description="增强在 CPU 上逐张做，或在设备上成批做"
+                                                                    "（喂饱快的 GPU）")
     batch_transform_ops: list[Component] = Field(default=[], description="成批的增强，如 Mixup")
     sampler: SamplerSection
     loader: LoaderSection = Field(default_factory=LoaderSection)
@@ -106,7 +108,8 @@ class EvalSection(Section):
     subset: str = Field("val", description="用哪个子集；all 表示全部")
     sampler: EvalSamplerSection = Field(default_factory=EvalSamplerSection)
     loader: LoaderSection = Field(default_factory=LoaderSection)
-    flip_average: bool = Field(False, description="评估和预测时与左右翻转的结果取平均（TTA）")
+    views: Literal["one", "flip", "crops"] = Field(
+        "one", description="评估和预测时看几个样子取平均（TTA）：one 原图；flip 加左右翻转；crops 再加四角与中心的裁剪")
 
 
 class DataLoaderSection(Section):

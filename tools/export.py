@@ -18,7 +18,8 @@ def main(arguments):
     loaded = load(arguments.config, arguments.override)
     weights = checkpoint_path(loaded)
     model, meta, notices = load_trained(loaded, weights)
-    print(*loaded.notices, *notices, sep="\n")
+    for line in [*loaded.notices, *notices]:
+        print(line)
     data = load_data(loaded, print, World(), only=loaded.recipe.DataLoader.Eval.subset)
     report = export_model(
         model, data.preprocess.to_dict(), [{"name": c.name, "zh": c.zh, "en": c.en} for c in loaded.classes],
@@ -27,7 +28,7 @@ def main(arguments):
         demo_data=bool(meta.get("demo_data")))
     checked = report["checked"]
     differences = "，".join(f"{kind} {value:.1e}" for kind, value in checked["max_difference"].items())
-    print(f"已导出到 {report['folder']}；在 {checked['images']} 张真实输入上与训练的模型核对，概率最大相差：{differences}")
+    print(f"已导出到 {report['folder']}；在 {checked['images']} 张图像上与训练的模型核对，概率最大相差：{differences}")
 
 
 if __name__ == "__main__":

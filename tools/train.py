@@ -16,5 +16,5 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = cli.parser("训练一个配方（recipe），结果写到 Global.output_dir")
-    parser.add_argument("--dry-run", action="store_true", help="搭好全部部件、跑一批，报告每步时间、估计总时间和内存，不写文件")
+    parser.add_argument("--dry-run", action="store_true", help="搭好全部部件，报告每步时间、总时间和内存，不写文件")
     cli.run(main, parser.parse_args())

@@ -117,4 +117,5 @@ def label_of(text: str, classes: Sequence[ClassInfo], where: str) -> int:
         if info.matches(text):
             return label
     accepted = "、".join(info.name for info in classes)
-    raise UserError(f"{where}：标签 {text!r} 不在 Global.classes 中（有 {accepted}）；请改标签，或把它写进某一类的 aliases")
+    raise UserError(f"{where}：标签 {text!r} 不在 Global.classes 中（有 {accepted}）；"
+                    "请改标签，或把它写进某一类的 aliases")

@@ -75,7 +75,8 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"检查点损坏：{path}（{error}）；用 -o Global.resume=false 从头训练（旧结果会改名保留）") from None
+        raise UserError(f"检查点损坏：{path}（{error}）；"
+                        "用 -o Global.resume=false 从头训练（旧结果会改名保留）") from None
     tensors, _ = read_safetensors(folder / STATE_TENSORS)
     return tensors, numbers
 

@@ -7,7 +7,9 @@ result does not depend on the number of ranks, because the global batch is alway
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,8 @@ import numpy as np
 from paddle_cxr import cpu
 from paddle_cxr.errors import UserError
 from paddle_cxr.quiet import without_noise
+
+_PATIENCE = 4.0  # seconds for a failing rank to say why
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,12 @@ def start_cpu_ranks(size: int) -> None:
         "PADDLE_MASTER": f"127.0.0.1:{ports[size]}",
         "PADDLE_DISTRI_BACKEND": "gloo",
     }
-    children = []
     for rank in range(1, size):
         env = os.environ | shared | _rank_variables(rank, endpoints)
-        children.append(subprocess.Popen([sys.executable, *sys.argv], env=env, preexec_fn=_die_with_parent,
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+        child = subprocess.Popen([sys.executable, *sys.argv], env=env, preexec_fn=_die_with_parent, text=True,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        threading.Thread(target=_watch, args=(child,), daemon=True).start()
     os.environ.update(shared | _rank_variables(0, endpoints))
-    threading.Thread(target=_watch, args=(children,), daemon=True).start()
 
 
 def _rank_variables(rank: int, endpoints: list[str]) -> dict[str, str]:
@@ -102,16 +106,28 @@ def _die_with_parent() -> None:
         pass  # not Linux: a lost rank 0 then ends the others through the broken connection
 
 
-def _watch(children: list[subprocess.Popen]) -> None:
-    """End rank 0 when another rank fails: it would wait for it for ever."""
-    while any(child.poll() is None for child in children):
-        for child in children:
-            if child.poll():
-                time.sleep(1.0)  # let rank 0 report the same mistake itself, if it is one both make
-                print(f"错误：另一个训练进程（rank）已退出，返回码 {child.returncode}；已停止，重新运行同一命令可续训",
-                      file=sys.stderr, flush=True)
-                os._exit(child.returncode if child.returncode > 0 else 1)
-        time.sleep(0.2)
+def _watch(child: subprocess.Popen) -> None:
+    """End rank 0 when another rank fails, with that rank's message: rank 0 would wait for it in vain."""
+    _, said = child.communicate()
+    if child.returncode:
+        time.sleep(_PATIENCE / 2)  # a mistake that both make is told by rank 0, which is then gone before this ends
+        said = said.strip() or (f"错误：另一个训练进程（rank）意外退出，返回码 {child.returncode}；"
+                                "检查点完好，重新运行同一命令可续训")
+        print(said, file=sys.stderr, flush=True)
+        os._exit(child.returncode if child.returncode > 0 else 1)
+
+
+@contextlib.contextmanager
+def losing_a_rank() -> Iterator[None]:
+    """Keep the broken connection to a rank that ended quiet: the rank that ended says why (see :func:`_watch`)."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not launched() or "gloo/transport" not in str(error):
+            raise
+        if os.environ["PADDLE_TRAINER_ID"] == "0":
+            time.sleep(_PATIENCE)
+        raise UserError("与另一个训练进程（rank）的连接断开，训练停止；检查点完好，重新运行同一命令可续训") from error
 
 
 def connect() -> World:
@@ -145,12 +161,20 @@ def gather_arrays(arrays: dict[str, np.ndarray], world: World) -> dict[str, np.n
     return {name: np.concatenate([part[name] for part in parts]) for name in arrays}
 
 
-def wait_for_all(world: World) -> None:
-    """Barrier."""
-    if world.size > 1:
-        import paddle.distributed as dist
+_meetings = itertools.count()
 
-        dist.barrier()
+
+def wait_for_all(world: World) -> None:
+    """Barrier, for as long as it takes: gloo's own gives up after 30 seconds, which decoding or saving may take."""
+    if world.size == 1:
+        return
+    from paddle.base import core
+
+    store = core.create_or_get_global_tcp_store()
+    key = f"paddle_cxr/{next(_meetings)}"
+    if store.add(key, 1) == world.size:
+        store.set(key + "/all", b"1")
+    store.wait(key + "/all")
 
 
 def select_device(wanted: str, world: World) -> tuple[str, list[str]]:

@@ -87,7 +87,8 @@ def load_trained(loaded: Loaded, weights: Path) -> tuple[Any, dict[str, Any], li
     wanted = [info.name for info in loaded.classes]
     trained = [info["name"] for info in meta.get("classes", [])] or wanted
     if trained != wanted:
-        raise UserError(f"{weights}：训练时的类别是 {'、'.join(trained)}，配方 Global.classes 是 {'、'.join(wanted)}；请用训练时的配方")
+        raise UserError(f"{weights}：训练时的类别是 {'、'.join(trained)}，配方 Global.classes 是 {'、'.join(wanted)}；"
+                        "请用训练时的配方")
     notices = _adopt_preprocessing(recipe, meta)
     model, _ = build_model(recipe, load_start=False)
     apply_weights(model, state, meta, path=weights)

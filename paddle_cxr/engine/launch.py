@@ -29,22 +29,18 @@ def train(arguments: argparse.Namespace) -> int:
     _, notices = distributed.select_device(settings.device, world)
     loaded.notices.extend(notices)
     say = print if world.is_main else (lambda _: None)
-    if arguments.dry_run:
-        for line in [*loaded.notices, cpu.describe()]:
-            say(line)
-        dry_run(loaded, world, say)
-        return 0
     try:
-        if settings.folds:
-            for line in [*loaded.notices, cpu.describe()]:
-                say(line)
-            cross_validate(loaded, world, say)
-            return 0
-        folder = open_folder(loaded, settings.output_dir, world)
-        try:
-            train_run(loaded, load_data(loaded, folder.say, world), folder, world)
-        finally:
-            folder.close()
+        with distributed.losing_a_rank():
+            if arguments.dry_run or settings.folds:
+                for line in [*loaded.notices, cpu.describe()]:
+                    say(line)
+                (dry_run if arguments.dry_run else cross_validate)(loaded, world, say)
+                return 0
+            folder = open_folder(loaded, settings.output_dir, world)
+            try:
+                train_run(loaded, load_data(loaded, folder.say, world), folder, world)
+            finally:
+                folder.close()
     except Interrupted as reason:
         if world.is_main:
             print(reason, file=sys.stderr)

@@ -19,6 +19,7 @@ from paddle_cxr import plots
 from paddle_cxr.data.archive import is_archive, unpack
 from paddle_cxr.data.image import EXTENSIONS, read_image
 from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded, load
@@ -34,7 +35,7 @@ class Predictor:
         probabilities: float32 [N, C, H, W] → float32 [N, K].
         heat: (inputs, class numbers) → Grad-CAM float32 [N, H, W] in 0…1, or None where there are no gradients.
         preprocess: what the model was trained with.
-        classes: display names, ``{"name", "zh", "en"}``.
+        classes: the classes, in label order.
         weights: where it came from.
         demo: whether it was trained on phantoms.
     """
@@ -42,7 +43,7 @@ class Predictor:
     probabilities: Callable[[np.ndarray], np.ndarray]
     heat: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
     preprocess: Preprocess
-    classes: list[dict[str, str]]
+    classes: tuple[ClassInfo, ...]
     weights: Path
     demo: bool
 
@@ -100,10 +101,9 @@ def _from_checkpoint(loaded: Loaded, engine: str) -> Predictor:
 
     recipe = loaded.recipe
     preprocess = Preprocess(image_shape=recipe.Global.image_shape, **recipe.DataLoader.preprocess.model_dump())
-    classes = [{"name": info.name, "zh": info.zh, "en": info.en} for info in loaded.classes]
     return Predictor(
-        lambda x: probabilities_of(model, paddle.to_tensor(x), recipe.DataLoader.Eval.flip_average),
-        lambda x, targets: grad_cam(model, x, targets), preprocess, classes, weights,
+        lambda x: probabilities_of(model, paddle.to_tensor(x), recipe.DataLoader.Eval.views),
+        lambda x, targets: grad_cam(model, x, targets), preprocess, loaded.classes, weights,
         bool(meta.get("demo_data")))
 
 
@@ -113,7 +113,8 @@ def _from_export(loaded: Loaded, engine: str) -> Predictor:
     folder = Path(loaded.recipe.Global.checkpoint or Path(loaded.recipe.Global.output_dir) / "export")
     opened = open_engine(folder, engine)
     info = opened.info
-    return Predictor(opened.predict, None, Preprocess.from_dict(info["preprocess"]), info["classes"], folder,
+    classes = tuple(ClassInfo(c["name"], c["zh"], c["en"]) for c in info["classes"])
+    return Predictor(opened.predict, None, Preprocess.from_dict(info["preprocess"]), classes, folder,
                      bool(info.get("demo_data")))
 
 
@@ -145,17 +146,17 @@ def _predict_batch(predictor: Predictor, names: list[str], images: np.ndarray, o
     rows = []
     for i, (name, row) in enumerate(zip(names, probabilities, strict=True)):
         label = predictor.classes[best[i]]
-        rows.append({"file": name, "label": label["name"], "label_zh": label["zh"], "probability": float(row[best[i]]),
-                     "probabilities": {c["name"]: float(p) for c, p in zip(predictor.classes, row, strict=True)}})
+        rows.append({"file": name, "label": label.name, "label_zh": label.zh, "probability": float(row[best[i]]),
+                     "probabilities": {c.name: float(p) for c, p in zip(predictor.classes, row, strict=True)}})
         if i < drawn:
             file = output / "figures" / (name.replace("/", "__") + ".png")
-            plots.plot_prediction(images[i], row, [c["zh"] for c in predictor.classes], file,
-                                  heat=None if heat is None else heat[i], title=name, demo=predictor.demo)
+            plots.plot_prediction(images[i], None if heat is None else heat[i], row, predictor.classes, name, file,
+                                  demo=predictor.demo)
     return rows
 
 
 def _write_tables(output: Path, rows: list[dict[str, Any]], predictor: Predictor) -> None:
-    names = [info["name"] for info in predictor.classes]
+    names = [info.name for info in predictor.classes]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "label", "label_zh", "probability", *[f"p_{name}" for name in names]])

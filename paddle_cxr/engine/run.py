@@ -67,6 +67,8 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
         reason = f"配方与那次不同（{'、'.join(different[:5])}）" if different else "没有检查点 checkpoints/latest"
         raise UserError(f"Global.resume=true，但 {path} 不能续训：{reason}")
     finished = (path / "metrics.json").is_file()
+    if latest is None and not finished:
+        return None  # it failed before its first checkpoint: there is nothing to keep
     if resume is not False and latest is not None and not different and (resume is True or not finished):
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
@@ -74,7 +76,7 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
     while old.exists():
         old = old.with_name(old.name + "+")
     path.rename(old)
-    return f"{path} 里已有结果（{'已完成' if finished else '配方不同或没有检查点'}），改名为 {old} 保留"
+    return f"{path} 里已有结果（{'已完成' if finished else '未完成，配方不同'}），改名为 {old} 保留"
 
 
 def _differences(path: Path, loaded: Loaded) -> list[str]:
@@ -98,13 +100,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def load_data(loaded: Loaded, say: Callable[[str], None], world: World, subsets: list[str] | None = None,
               only: str | None = None) -> LabelledData:
-    """Decode the recipe's images: rank 0 first, so that the others find the cache on disk."""
-    if not world.is_main:
-        wait_for_all(world)
-        return load_labelled(loaded, subsets, only, lambda _: None)
+    """Decode the recipe's images.  Ranks that start together decode once: a disk cache has a lock."""
     started = time.monotonic()
-    data = load_labelled(loaded, subsets, only, say)
-    say(f"数据：{data.source.name}，{len(data.labels)} 张，{data.counts(np.arange(len(data.labels)))}，"
+    data = load_labelled(loaded, subsets, only, say if world.is_main else lambda _: None)
+    if world.is_main:
+        say(f"数据：{data.source.name}，{len(data.labels)} 张，{data.counts(np.arange(len(data.labels)))}，"
         f"读入用时 {time.monotonic() - started:.1f} 秒")
     wait_for_all(world)
     return data
@@ -117,6 +117,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
         folder.say(notice)
     if world.is_main:
         write_trained_on(folder.path, data, task.train)
+        _show_samples(task, folder)
     trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, folder, world)
     latest = checkpoint.find(folder.checkpoints / "latest")
     if latest is not None:
@@ -137,6 +138,16 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
         write_json(folder.path / "metrics.json", results)
         folder.say(f"全部结果写在 {folder.path}")
     return results
+
+
+def _show_samples(task: ClassificationTask, folder: RunFolder) -> None:
+    """Draw the first images as the model will see them in the first epoch, augmented on the CPU."""
+    spread = np.linspace(0, len(task.train) - 1, min(12, len(task.train))).astype(int)
+    samples = [task.dataset[(0, int(position))] for position in spread]
+    file = folder.path / "samples.png"
+    plots.plot_samples([image for image, _, _ in samples], [int(label) for _, label, _ in samples],
+                       task.data.classes, file, demo=task.data.source.demo)
+    folder.image("samples", file, 0)
 
 
 def evaluate_run(task: ClassificationTask, folder: RunFolder, world: World) -> dict[str, Any]:
@@ -208,8 +219,9 @@ def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
     epochs = loaded.recipe.Global.epochs
     say(f"试运行（dry run）：{loaded.recipe.Arch['name']}，{number:,} 个可训练参数，训练集 {len(task.train)} 张，"
         f"每轮 {len(plan)} 步，第一批损失 {sums['loss'] / sums['count']:.4f}")
-    say(f"每步 {seconds[-1]:.3f} 秒（第一步 {seconds[0]:.3f} 秒），每轮约 {epoch:.0f} 秒，{epochs} 轮约 {epoch * epochs / 60:.1f} 分钟"
-        f"（不含验证），每个进程峰值内存 {peak:.0f} MiB，{world.size} 个进程，设备 {paddle.get_device()}")
+    say(f"每步 {seconds[-1]:.3f} 秒（第一步 {seconds[0]:.3f} 秒），每轮约 {epoch:.0f} 秒，"
+        f"{epochs} 轮约 {epoch * epochs / 60:.1f} 分钟（不含验证），每个进程峰值内存 {peak:.0f} MiB，"
+        f"{world.size} 个进程，设备 {paddle.get_device()}")
 
 
 class _Silent(RunFolder):

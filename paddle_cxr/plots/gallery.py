@@ -16,6 +16,7 @@ from paddle_cxr.plots.style import BLUE, GREEN, GREY, ORANGE, RED, bilingual, dr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 _CELL = 2.3  # inches a picture in a grid
@@ -88,13 +89,14 @@ def plot_samples(images: Sequence[np.ndarray], labels: Sequence[int], classes: S
     return Path(path)
 
 
-def plot_prediction(image: np.ndarray, heat: np.ndarray, probabilities: np.ndarray, classes: Sequence[ClassInfo],
+def plot_prediction(image: np.ndarray, heat: np.ndarray | None, probabilities: np.ndarray, classes: Sequence[ClassInfo],
                     file: str, path: str | Path, *, demo: bool = False) -> Path:
     """One prediction explained: the radiograph, its Grad-CAM, and the probability of every class.
 
     Args:
         image: uint8 or float 0 … 1, ``[H, W]`` or ``[H, W, 3]``.
-        heat: float ``[H', W']`` in 0 … 1 from :func:`paddle_cxr.evaluation.gradcam.grad_cam`; stretched over the image.
+        heat: float ``[H', W']`` in 0 … 1 from :func:`paddle_cxr.evaluation.gradcam.grad_cam`; stretched over the image;
+            None where there is none (an exported model has no gradients), and the figure goes without.
         probabilities: float ``[K]``; classes: the K classes, in label order.
         file: the image's path or name, shown shortened.
         path: PNG to write.
@@ -104,24 +106,30 @@ def plot_prediction(image: np.ndarray, heat: np.ndarray, probabilities: np.ndarr
     """
     best = int(np.argmax(probabilities))
     title = f"预测：{bilingual(classes[best])}，概率 {probabilities[best]:.1%}"
-    with drawing(path, 11.2, 4.25, title=title, demo=demo) as figure:
-        left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 0.85])
+    ratios = [1, 0.85] if heat is None else [1, 1, 0.85]
+    with drawing(path, 11.2 if heat is not None else 7.4, 4.25, title=title, demo=demo) as figure:
+        left, *middle, right = figure.subplots(1, len(ratios), width_ratios=ratios)
         show(left, image)
         left.set_title(shorten(file, 44), fontsize=10)
-        show(middle, image)
-        hot = _overlay(middle, heat, picture(image).shape[:2])
-        # The bar takes its room from both pictures, which so stay of one size.
-        bar = figure.colorbar(hot, ax=[left, middle], shrink=0.7, ticks=[0, 1], pad=0.02)
-        bar.ax.set_yticklabels(["低", "高"])
-        bar.outline.set_visible(False)
-        bar.ax.grid(visible=False)
-        bar.ax.tick_params(length=0)
-        for axes in (left, middle):
-            axes.set_anchor("N")  # the bar has moved it
-        middle.set_title(f"Grad-CAM：“{classes[best].zh}”的依据", fontsize=10)
-        middle.set_xlabel("热图是模型关注之处，不等于病灶", fontsize=9, color=GREY)
+        if heat is not None:
+            _explain(figure, left, middle[0], image, heat, classes[best].zh)
         _bars(right, probabilities, classes, best)
     return Path(path)
+
+
+def _explain(figure: Figure, left: Axes, middle: Axes, image: np.ndarray, heat: np.ndarray, name: str) -> None:
+    show(middle, image)
+    hot = _overlay(middle, heat, picture(image).shape[:2])
+    # The bar takes its room from both pictures, which so stay of one size.
+    bar = figure.colorbar(hot, ax=[left, middle], shrink=0.7, ticks=[0, 1], pad=0.02)
+    bar.ax.set_yticklabels(["低", "高"])
+    bar.outline.set_visible(False)
+    bar.ax.grid(visible=False)
+    bar.ax.tick_params(length=0)
+    for axes in (left, middle):
+        axes.set_anchor("N")  # the bar has moved it
+    middle.set_title(f"Grad-CAM：“{name}”的依据", fontsize=10)
+    middle.set_xlabel("热图是模型关注之处，不等于病灶", fontsize=9, color=GREY)
 
 
 def _overlay(axes: Axes, heat: np.ndarray, shape: tuple[int, int]) -> AxesImage:

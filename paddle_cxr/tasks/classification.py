@@ -134,7 +134,7 @@ def predict_all(model: paddle.nn.Layer, data: LabelledData, positions: np.ndarra
     model.eval()
     for images, labels, order in make_loader(dataset, sampler, section.loader.num_workers):
         inputs = data.preprocess.normalize_tensor(images)
-        probabilities = probabilities_of(model, inputs, section.flip_average)
+        probabilities = probabilities_of(model, inputs, section.views)
         for name, value in (("order", order), ("labels", labels), ("probabilities", probabilities)):
             found[name].append(np.asarray(value))
     arrays = gather_arrays({name: np.concatenate(parts) for name, parts in found.items()}, world)
@@ -143,12 +143,32 @@ def predict_all(model: paddle.nn.Layer, data: LabelledData, positions: np.ndarra
 
 
 @paddle.no_grad()
-def probabilities_of(model: paddle.nn.Layer, inputs: paddle.Tensor, flip_average: bool) -> np.ndarray:
-    """Class probabilities float32 [N, K] of normalised inputs [N, C, H, W]; optionally averaged with the mirror image."""
-    result = F.softmax(model(inputs), axis=1)
-    if flip_average:
-        result = (result + F.softmax(model(inputs.flip(axis=[3])), axis=1)) / 2
-    return result.astype("float32").numpy()
+def probabilities_of(model: paddle.nn.Layer, inputs: paddle.Tensor, views: str = "one") -> np.ndarray:
+    """Class probabilities float32 [N, K] of normalised inputs [N, C, H, W], averaged over the views."""
+    seen = [F.softmax(model(view), axis=1) for view in looks(inputs, views)]
+    return (sum(seen) / len(seen)).astype("float32").numpy()
+
+
+def looks(inputs: paddle.Tensor, views: str) -> Iterator[paddle.Tensor]:
+    """Test-time augmentation (Krizhevsky et al. 2012): the same films seen a little differently.
+
+    Args:
+        inputs: [N, C, H, W].
+        views: ``one``; ``flip``: also mirrored; ``crops``: also the four corners and the centre at 7/8 of the size,
+            scaled back, each mirrored too (12 views in all).
+    """
+    whole = [inputs]
+    if views == "crops":
+        height, width = inputs.shape[2:]
+        h, w = height * 7 // 8, width * 7 // 8
+        corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w),
+                   ((height - h) // 2, (width - w) // 2)]
+        whole += [F.interpolate(inputs[:, :, y:y + h, x:x + w], size=[height, width], mode="bilinear")
+                  for y, x in corners]
+    for view in whole:
+        yield view
+        if views != "one":
+            yield view.flip(axis=[3])
 
 
 def _check_classes(counts: dict[str, int]) -> None:

@@ -118,11 +118,12 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
     def between(i: int, low: float, high: float) -> float:
         return low + (high - low) * float(r[i])
 
-    angle = math.radians(between(0, -4.5, 4.5))
+    angle = math.radians(between(0, -4.0, 4.0))
     pose = Pose(
-        math.cos(angle), math.sin(angle), between(1, 0.90, 1.10), between(2, -0.06, 0.06), between(3, -0.07, 0.07)
+        math.cos(angle), math.sin(angle), between(1, 0.92, 1.08), between(2, -0.05, 0.05), between(3, -0.06, 0.06)
     )
-    stoutness = between(4, 0.0, 1.0)
+    stout = between(4, 0.0, 1.0)
+    stoutness = 0.88 + 0.26 * stout
     top = between(5, -0.80, -0.66)
     gap = between(24, -0.16, 0.12)
     return Anatomy(
@@ -131,9 +132,9 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         width=between(7, 0.68, 0.82),
         dome_f=between(8, 0.82, 0.87),
         dome_drop_f=between(9, 0.015, 0.05),
-        fat=0.07 + 0.14 * stoutness * stoutness + between(10, 0.0, 0.03),
-        stoutness=0.88 + 0.26 * stoutness,
-        aeration=between(11, 0.50, 0.62),
+        fat=0.07 + 0.14 * stout * stout + between(10, 0.0, 0.03),
+        stoutness=stoutness,
+        aeration=between(11, 0.49, 0.61) * stoutness,
         heart_left=between(12, 0.53, 0.66),
         heart_right=between(13, 0.25, 0.33),
         heart_f=between(14, -0.02, 0.03),

@@ -204,10 +204,12 @@ def build_scene(a: Anatomy, size: int, rng: np.random.Generator) -> Scene:
     depth = blur(lung, 9)  # lungs are deepest away from their edges
     # Emphysema, fat, a turned patient: healthy lungs are unevenly dark too. Were they not, the mean of a coarse tile
     # would already give a patch of disease away.
-    uneven = np.clip(np.float32(1.0) + np.float32(0.07) * smooth_noise(rng, (4, 7)), 0.6, 1.3).astype(np.float32)
+    uneven = np.clip(np.float32(1.0) + np.float32(0.06) * smooth_noise(rng, (4, 7)), 0.6, 1.3).astype(np.float32)
     air = (np.float32(a.aeration) * resize(uneven, size)) * (
         np.float32(0.9) * lung * (np.float32(0.45) + np.float32(0.55) * depth) + np.float32(0.10) * behind
     )
+    soft = resize(soft, size)
+    air = np.minimum(air, np.float32(0.85) * soft)  # air removes shadow, it does not shine
 
     tree = Layer(size, a.pose)
     hubs = Layer(COARSE, a.pose, factor=2)
@@ -224,5 +226,5 @@ def build_scene(a: Anatomy, size: int, rng: np.random.Generator) -> Scene:
     vessels = (np.float32(0.17 * a.vessel_density) * tree.array() + resize(soft_parts, size)) * lung
     ribs, clavicles = _bones(a, size)
     # Kilovoltage and tone curve are set for the lungs: over the belly and the flanks ribs all but drown.
-    tissue = resize(soft, size) + clavicles + ribs * (np.float32(0.25) + np.float32(0.75) * behind)
+    tissue = soft + clavicles + ribs * (np.float32(0.25) + np.float32(0.75) * behind)
     return Scene(a, size, lung, air, vessels, tissue)

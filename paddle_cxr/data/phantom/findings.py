@@ -122,7 +122,7 @@ def place(finding: Finding, rng: np.random.Generator) -> Place:
     for kind, value, accepted in zip(("side", "zone", "region"), asked, (d.sides, d.zones, d.regions), strict=True):
         if value is not None and value not in accepted:
             raise ValueError(f"{finding.name} cannot have {kind} {value!r}; accepted: {', '.join(accepted)}")
-    pick, severity = float(rng.random()), 0.45 + 0.55 * float(rng.random())
+    pick, severity = float(rng.random()), 0.5 + 0.5 * float(rng.random())
     if finding.severity is not None:
         if not 0.0 < finding.severity <= 1.0:
             raise ValueError(f"severity must be above 0 and at most 1, not {finding.severity}")

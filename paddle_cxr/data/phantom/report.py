@@ -114,7 +114,7 @@ _DENIALS = (
 
 _ZONE_ZH = {"upper": "上野", "middle": "中野", "lower": "下野", "all": ""}
 _REGION_ZH = {"central": "内带", "peripheral": "外带", "all": ""}
-_STEPS = (0.55, 0.8)  # severity from which the second and the third word is used
+_STEPS = (0.6, 0.8)  # severity from which the second and the third word is used
 _DEGREES = (("mild", "轻度"), ("moderate", "中度"), ("severe", "重度"))
 _AMOUNTS = (("small", "少量"), ("moderate", "中量"), ("large", "大量"))  # of fluid or of free air
 _SIDE_ZH = {"left": "左", "right": "右", "bilateral": "双"}
