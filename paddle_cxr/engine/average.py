@@ -43,7 +43,7 @@ class WeightAverage:
     """Exponential moving average (EMA) of the weights (Polyak & Juditsky 1992); used for evaluation and saving.
 
     The decay ramps up as (1 + t) / (10 + t) until it reaches ``decay``, so that early averages forget the start.
-    BatchNorm statistics are averages already and are copied.
+    BatchNorm statistics are averaged with the weights they belong to.
     """
 
     def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
@@ -56,13 +56,9 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after optimizer step ``step`` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        trained = {name for name, parameter in self.model.named_parameters() if not parameter.stop_gradient}
         for name, tensor in self.model.state_dict().items():
-            if name in trained:
-                self.shadow[name].scale_(decay)
-                self.shadow[name].add_(tensor * (1 - decay))
-            else:
-                self.shadow[name].set_value(tensor)
+            self.shadow[name].scale_(decay)
+            self.shadow[name].add_(tensor * (1 - decay))
 
     def __enter__(self) -> None:
         """Swap the averaged weights in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,26 @@ import numpy as np
 
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source
-from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.run import describe_run, load_data, open_folder, train_run
+from paddle_cxr.engine.run import (
+    describe_run,
+    differences,
+    dump,
+    load_data,
+    open_folder,
+    rename_aside,
+    train_run,
+)
 from paddle_cxr.evaluation import summarise_folds
+from paddle_cxr.evaluation.report import number_text
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 
 SHOWN = {"accuracy": "准确率", "balanced_accuracy": "平衡准确率", "macro_f1": "宏平均 F1", "macro_auc": "宏平均 AUC"}
 
 
-def cross_validate(loaded: Loaded, world: World, say: Any) -> dict[str, Any]:
+def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> dict[str, Any]:
     """Train and evaluate every fold (or the one of ``Global.fold``); a finished fold is not run again.
 
     Each fold's held-out patients are evaluated once, with the weights ``Global.keep`` names.
@@ -30,6 +40,7 @@ def cross_validate(loaded: Loaded, world: World, say: Any) -> dict[str, Any]:
         Mean, s.d. and per-fold metrics, as written to ``metrics.json`` (only when all folds are done).
     """
     settings = loaded.recipe.Global
+    _claim_folder(loaded, world, say)
     data = load_data(loaded, say, world, subsets=_undivided(loaded))
     chosen = [settings.fold] if settings.fold is not None else range(settings.folds)
     for fold in chosen:
@@ -38,7 +49,19 @@ def cross_validate(loaded: Loaded, world: World, say: Any) -> dict[str, Any]:
     if len(done) < settings.folds:
         say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
         return {}
-    return _summarise(loaded, data, done, world, say) if world.is_main else {}
+    return _summarise(loaded, data, done) if world.is_main else {}
+
+
+def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
+    """Continue the same recipe's folds; anything else in the output folder is kept under another name."""
+    path = Path(loaded.recipe.Global.output_dir)
+    if world.is_main:
+        if (path / "config.yaml").is_file():
+            different = differences(path, loaded)
+            if different or loaded.recipe.Global.resume is False:
+                say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
+        write_text(path / "config.yaml", dump(loaded))
+    wait_for_all(world)
 
 
 def _undivided(loaded: Loaded) -> list[str]:
@@ -46,7 +69,7 @@ def _undivided(loaded: Loaded) -> list[str]:
     return ["all"] * len(open_source(loaded).records)
 
 
-def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: Any) -> None:
+def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: Callable[[str], None]) -> None:
     if _finished(loaded, fold) is not None:
         say(f"第 {fold} 折已完成，跳过")
         return
@@ -74,16 +97,15 @@ def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:
         return None
 
 
-def _summarise(loaded: Loaded, data: LabelledData, done: dict[int, dict[str, Any]], world: World,
-               say: Any) -> dict[str, Any]:
+def _summarise(loaded: Loaded, data: LabelledData, done: dict[int, dict[str, Any]]) -> dict[str, Any]:
     folds = [done[fold] for fold in sorted(done)]
     summary = summarise_folds(folds)
-    folder = RunFolder(loaded.recipe.Global.output_dir, world.is_main)
+    folder = RunFolder(loaded.recipe.Global.output_dir)
     lines = ["| 折 | 图像数 | " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * (len(SHOWN) + 2)]
     for fold, metrics in sorted(done.items()):
-        lines.append(f"| {fold} | {metrics['images']} | " + " | ".join(f"{metrics[key]:.4f}" for key in SHOWN) + " |")
+        lines.append(f"| {fold} | {metrics['images']} | " + " | ".join(number_text(metrics[key]) for key in SHOWN) + " |")
     lines.append("| 平均 ± 标准差 | | " + " | ".join(
-        f"{summary[key]['mean']:.4f} ± {summary[key]['sd']:.4f}" for key in SHOWN) + " |")
+        f"{number_text(summary[key]['mean'])} ± {number_text(summary[key]['sd'])}" for key in SHOWN) + " |")
     table = "\n".join(lines)
     write_text(folder.path / "folds.md", table + "\n")
     for line in lines:

@@ -22,14 +22,14 @@ from paddle_cxr.engine.provenance import write_trained_on
 from paddle_cxr.engine.trainer import Trainer
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import say_summary, write_report
-from paddle_cxr.files import write_json, write_text
+from paddle_cxr.files import write_json, write_text, writing_to
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.classification import ClassificationTask
 from paddle_cxr.weights import apply_weights, load_weights
 
 # Keys that may differ between a run and its continuation: they change where and how fast, not what comes out.
 VOLATILE = {"output_dir", "device", "ranks", "resume", "checkpoint", "log_every", "save_every_minutes",
-            "save_every_steps"}
+            "save_every_steps", "fold"}
 
 
 def open_folder(loaded: Loaded, path: str | Path, world: World) -> RunFolder:
@@ -61,7 +61,7 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
         if resume is True:
             raise UserError(f"Global.resume=true，但 {path} 里没有可续训的结果；请检查 Global.output_dir")
         return None
-    different = _differences(path, loaded)
+    different = differences(path, loaded)
     latest = checkpoint.find(path / "checkpoints" / "latest")
     if resume is True and (different or latest is None):
         reason = f"配方与那次不同（{'、'.join(different[:5])}）" if different else "没有检查点 checkpoints/latest"
@@ -71,15 +71,21 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
         return None  # it failed before its first checkpoint: there is nothing to keep
     if resume is not False and latest is not None and not different and (resume is True or not finished):
         return None
+    return rename_aside(path, "已完成" if finished else "未完成，配方不同")
+
+
+def rename_aside(path: Path, why: str) -> str:
+    """Rename an output folder after the time it was made; returns what to tell the user."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
     old = path.with_name(f"{path.name}-{stamp}")
     while old.exists():
         old = old.with_name(old.name + "+")
-    path.rename(old)
-    return f"{path} 里已有结果（{'已完成' if finished else '未完成，配方不同'}），改名为 {old} 保留"
+    with writing_to(path):
+        path.rename(old)
+    return f"{path} 里已有结果（{why}），改名为 {old} 保留"
 
 
-def _differences(path: Path, loaded: Loaded) -> list[str]:
+def differences(path: Path, loaded: Loaded) -> list[str]:
     """YAML paths whose values differ from the run in ``path``, volatile ones left out."""
     try:
         old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

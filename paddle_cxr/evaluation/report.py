@@ -82,13 +82,14 @@ def say_summary(metrics: dict[str, Any], say: Callable[[str], None]) -> None:
     for key, text in (("accuracy", "准确率（accuracy）"), ("balanced_accuracy", "平衡准确率（balanced accuracy）"),
                       ("macro_f1", "宏平均 F1"), ("macro_auc", "宏平均 AUC")):
         interval = metrics["ci95"][key]
-        say(f"  {text} {_number(metrics[key])}"
-            + (f"，95% 区间 [{_number(interval[0])}, {_number(interval[1])}]" if interval else ""))
+        say(f"  {text} {number_text(metrics[key])}"
+            + (f"，95% 区间 [{number_text(interval[0])}, {number_text(interval[1])}]" if interval else ""))
     for name, row in metrics["per_class"].items():
-        cells = "，".join(f"{text} {_number(row[key])}" for key, text in
+        cells = "，".join(f"{text} {number_text(row[key])}" for key, text in
                          (("precision", "精确率"), ("recall", "召回率"), ("f1", "F1"), ("auc", "AUC")))
         say(f"  {name}（{row['support']} 张）：{cells}")
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Four decimals, or 无定义 for a value that is undefined (None)."""
     return "无定义" if value is None else f"{value:.4f}"

@@ -1,0 +1,35 @@
+"""Exporting a trained classifier: what ``tools/export.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.evaluate import checkpoint_path, load_trained
+from paddle_cxr.engine.run import load_data
+from paddle_cxr.inference import export_model
+from paddle_cxr.recipe import load
+
+CHECKED_ON = 8  # images the exported models are compared on
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export to ``<output_dir>/export`` and compare with the trained model on real inputs; returns the exit code."""
+    loaded = load(arguments.config, arguments.override)
+    weights = checkpoint_path(loaded)
+    model, meta, notices = load_trained(loaded, weights)
+    for line in [*loaded.notices, *notices]:
+        print(line)
+    data = load_data(loaded, print, World(), only=loaded.recipe.DataLoader.Eval.subset)
+    report = export_model(
+        model, data.preprocess.to_dict(), [{"name": c.name, "zh": c.zh, "en": c.en} for c in loaded.classes],
+        loaded.recipe.Global.image_shape, arguments.output or Path(loaded.recipe.Global.output_dir) / "export",
+        arguments.formats, sample_inputs=data.preprocess.normalize(data.images[:CHECKED_ON]), source=weights,
+        demo_data=bool(meta.get("demo_data")))
+    checked = report["checked"]
+    differences = "，".join(f"{kind} {value:.1e}" for kind, value in checked["max_difference"].items())
+    print(f"已导出到 {report['folder']}；在 {checked['images']} 张图像上与训练的模型核对，概率最大相差：{differences}")
+    if loaded.recipe.DataLoader.Eval.views != "one":
+        print("注意：导出的模型只看原图，DataLoader.Eval.views 的多样子平均（TTA）不在其中")
+    return 0
