@@ -34,7 +34,7 @@ class ClassSpec(Section):
 
 
 class GlobalSection(Section):
-    task: str = Field("classification", description="任务")
+    task: Literal["classification"] = Field("classification", description="任务")
     output_dir: str = Field(description="输出目录：权重、日志、图、metrics.json")
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d+)?)$",
                         description="auto、cpu、gpu 或 gpu:1；auto 没有 GPU 时用 CPU 并说明")
@@ -62,7 +62,6 @@ class GlobalSection(Section):
                                                       "其中的 BatchNorm 用推理统计量")
     folds: int | None = Field(None, ge=2, description="交叉验证折数（按患者分组）；null 表示不做")
     fold: int | None = Field(None, ge=0, description="只跑这一折（从 0 数）")
-    demo_data: bool = Field(False, description="由程序填写：使用内置模体（phantom）时为 true")
 
 
 class SamplerSection(Section):
@@ -106,6 +105,8 @@ class EvalSamplerSection(Section):
 
 class EvalSection(Section):
     subset: str = Field("val", description="用哪个子集；all 表示全部")
+    hide: Literal["nothing", "centre", "border"] = Field(
+        "nothing", description="捷径检查（shortcut）：盖住中央（肺）或四边再评估；盖住中央仍远高于猜测，是在认来源")
     sampler: EvalSamplerSection = Field(default_factory=EvalSamplerSection)
     loader: LoaderSection = Field(default_factory=LoaderSection)
     views: Literal["one", "flip", "crops"] = Field(

@@ -71,6 +71,17 @@ def test_eval_takes_the_preprocessing_the_weights_were_trained_with(trained):
     assert again["loss"] == pytest.approx(first["loss"], abs=1e-5)
 
 
+def test_the_shortcut_check_hides_what_tells_the_classes(trained):
+    """The disc that tells the classes lies in the centre, so nothing is left without it."""
+    for hide in ("centre", "border"):
+        done = run("eval", "-c", "tiny.yaml", "-o", f"DataLoader.Eval.hide={hide}", "-o", "DataLoader.Eval.views=crops",
+                   cwd=trained)
+        assert done.returncode == 0, done.stderr
+    without = [json.loads((trained / f"out/eval_val_without_{part}/metrics.json").read_text())["evaluation"]["accuracy"]
+               for part in ("centre", "border")]
+    assert without[0] < without[1]
+
+
 @pytest.mark.parametrize("engine", ["paddle", "inference", "onnx"])
 def test_predict_a_folder_with_every_engine(trained, tmp_path, engine):
     done = run("predict", "-c", "tiny.yaml", "-i", "chest3/COVID", "--engine", engine, "--output", tmp_path,

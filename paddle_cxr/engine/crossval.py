@@ -103,7 +103,8 @@ def _summarise(loaded: Loaded, data: LabelledData, done: dict[int, dict[str, Any
     folder = RunFolder(loaded.recipe.Global.output_dir)
     lines = ["| 折 | 图像数 | " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * (len(SHOWN) + 2)]
     for fold, metrics in sorted(done.items()):
-        lines.append(f"| {fold} | {metrics['images']} | " + " | ".join(number_text(metrics[key]) for key in SHOWN) + " |")
+        cells = " | ".join(number_text(metrics[key]) for key in SHOWN)
+        lines.append(f"| {fold} | {metrics['images']} | {cells} |")
     lines.append("| 平均 ± 标准差 | | " + " | ".join(
         f"{number_text(summary[key]['mean'])} ± {number_text(summary[key]['sd'])}" for key in SHOWN) + " |")
     table = "\n".join(lines)

@@ -25,13 +25,15 @@ from paddle_cxr.weights import apply_weights, load_weights
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
+    """Evaluate and write ``<output_dir>/eval_<subset>/`` (or ``…_without_<hidden part>/``); returns the exit code."""
     loaded = load(arguments.config, arguments.override)
     weights = checkpoint_path(loaded)
     loaded.notices.extend(select_device(loaded.recipe.Global.device, World())[1])
     model, meta, notices = load_trained(loaded, weights)
     subset = loaded.recipe.DataLoader.Eval.subset
-    folder = RunFolder(Path(loaded.recipe.Global.output_dir) / f"eval_{subset}")
+    hide = loaded.recipe.DataLoader.Eval.hide
+    name = f"eval_{subset}" if hide == "nothing" else f"eval_{subset}_without_{hide}"
+    folder = RunFolder(Path(loaded.recipe.Global.output_dir) / name)
     try:
         for line in [*loaded.notices, *notices, cpu.describe(), f"权重：{weights}"]:
             folder.say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 import yaml
+from tqdm import tqdm
 
 from paddle_cxr import __version__, cpu, plots
 from paddle_cxr.data.labelled import LabelledData, load_labelled
@@ -108,12 +110,23 @@ def load_data(loaded: Loaded, say: Callable[[str], None], world: World, subsets:
               only: str | None = None) -> LabelledData:
     """Decode the recipe's images.  Ranks that start together decode once: a disk cache has a lock."""
     started = time.monotonic()
-    data = load_labelled(loaded, subsets, only, say if world.is_main else lambda _: None)
-    if world.is_main:
+    if not world.is_main:
+        data = load_labelled(loaded, subsets, only, lambda _: None)
+    else:
+        with tqdm(desc="读图", disable=not sys.stderr.isatty(), leave=False) as bar:
+            data = load_labelled(loaded, subsets, only, say, _progress(bar))
         say(f"数据：{data.source.name}，{len(data.labels)} 张，{data.counts(np.arange(len(data.labels)))}，"
         f"读入用时 {time.monotonic() - started:.1f} 秒")
     wait_for_all(world)
     return data
+
+
+def _progress(bar: tqdm) -> Callable[[int, int], None]:
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return update
 
 
 def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: World) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from paddle_cxr.data.phantom.anatomy import Pose
 from paddle_cxr.data.phantom.canvas import Layer, blur, picture_grid
 
 _LEVELS = 1024  # attenuation 0..2 in steps of 1/512 before the tone curve
-_LEVELLED = 0.5  # 1: the healthy histogram exactly; 0: none. In between, as a real detector, it comes most of the way.
+_LEVELLED = 0.6  # 1: the healthy histogram exactly; 0: none. In between, as a real detector, it comes most of the way.
 _KNOTS = 48  # quantiles the levelling matches; fewer keep it smooth, more leave less of a trace in the histogram
 
 
