@@ -114,10 +114,11 @@ def ours(folder: Path, steps: int) -> Contestant:
                  f"Global.output_dir={folder / 'run'}", "Global.epochs=1", "Global.log_every=1", "Global.resume=false"]
     options = [part for override in overrides for part in ("-o", override)]
     command = [sys.executable, str(HERE.parent / "tools/train.py"), "-c", str(HERE.parent / "configs/resnet50.yaml")]
-    return Contestant("本项目（读数据、七种增强、训练一步）", [*command, *options], line=r"步 损失 .* 秒/步", steps=steps)
+    return Contestant("本项目（读数据、七种增强、训练一步）", [*command, *options], r"步 损失 .* 秒/步", steps)
 
 
 def blog(folder: Path, steps: int) -> Contestant:
+    """The blog's loop, on the same files."""
     command = [sys.executable, str(HERE / "blog_training.py"), str(folder / "chest3")]
     return Contestant("博客的循环（逐张 PIL、单进程、默认设置）", command, steps=steps)
 
@@ -152,7 +153,8 @@ def print_table(contestants: dict[str, Contestant], speeds: dict[str, list[float
         if "ours" in speeds and name != "ours":
             ratio = f"{statistics.median(a / b for a, b in zip(speeds['ours'], values, strict=True)):.2f}"
             ratio += {"blog": "（目标 ≥ 4）", "torch": "（目标 ≥ 1.15）"}.get(name, "")
-        print(f"| {contestant.title} | {statistics.median(values):.2f} | {min(values):.2f}–{max(values):.2f} | {ratio} |")
+        spread = f"{min(values):.2f}–{max(values):.2f}"
+        print(f"| {contestant.title} | {statistics.median(values):.2f} | {spread} | {ratio} |")
     print(f"\n结束时负载 {load()}（测量自己约占 {CORES}；远高于此则机器忙，数字只能看比值）")
 
 

@@ -66,7 +66,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
             notices.append(f"!! {absent}；改用内置模体（phantom）演示，结果不是临床结果。"
                            f"要用真实数据，请修改 DataLoader.Source；要在缺数据时报错，请加 -o {FALLBACK_KEY}=null")
         elif absent:
-            raise UserError(f"DataLoader.Source：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
+            raise UserError(f"DataLoader.Source.root：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
                             "（数据获取方法见 docs/data.md）")
         recipe = checked(raw)
         check("source", recipe.DataLoader.Source, "DataLoader.Source", {"classes": ()})
@@ -132,4 +132,4 @@ def _check_training_rules(recipe: Recipe) -> None:
 def _agree(spec: dict[str, Any], key: str, value: int, path: str, reason: str) -> None:
     """A component argument that may be left out but must not contradict the rest of the recipe."""
     if spec.get(key, value) != value:
-        raise UserError(f"{path}：是 {spec[key]!r}，而{reason}；请改一处（Arch.{key} 可以不写，由程序填）")
+        raise UserError(f"{path}：是 {spec[key]!r}，而 {reason}；请改一处（Arch.{key} 可以不写，由程序填）")

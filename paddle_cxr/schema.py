@@ -19,6 +19,9 @@ Component = dict[str, Any]
 # YAML writes a tuple as a list; strict checking would refuse it.
 ImageShape = Annotated[tuple[int, int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 
+# YAML 1.1 reads an unquoted ``off`` as false.
+Precision = Annotated[Literal["off", "auto", "bf16", "fp16"], BeforeValidator(lambda v: "off" if v is False else v)]
+
 
 class Section(pydantic.BaseModel):
     """A part of the recipe with known keys only."""
@@ -47,7 +50,7 @@ class GlobalSection(Section):
                             "结果只取决于份数，不取决于进程数；auto = 进程数")
     ranks: int | Literal["auto"] = Field(
         "auto", description="CPU 上的数据并行进程数（gloo）；auto = 核数所及且能整除 micro_batches")
-    amp: Literal["off", "auto", "bf16", "fp16"] = Field("off", description="混合精度；设备不支持时关闭并说明")
+    amp: Precision = Field("off", description="混合精度；设备不支持时关闭并说明")
     checkpoint: str | None = Field(None, description="评估、预测、导出所用权重；默认取 output_dir 中保留的那一份")
     resume: Literal["auto"] | bool = Field(
         "auto", description="auto/true：配方相同且未完成的训练自动续训；false：旧结果改名保留，从头训练")

@@ -214,7 +214,7 @@ def broken_files_message(lines: list[str], total: int) -> str:
     more = f" 等 {len(lines)} 个" if len(lines) > _NAMED_IN_ERROR else ""
     named = "；".join(lines[:_NAMED_IN_ERROR])
     return (f"{total} 个图像文件中有 {len(lines)} 个不能读取：{named}{more}。请修复或删除它们，"
-            "或设 on_error: skip 跳过（会列出被跳过的文件）")
+            "或设 DataLoader.on_error: skip 跳过（会列出被跳过的文件）")
 
 
 def _write_description(file: BinaryIO, description: dict[str, Any]) -> None:

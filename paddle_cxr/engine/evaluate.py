@@ -33,11 +33,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     subset = loaded.recipe.DataLoader.Eval.subset
     hide = loaded.recipe.DataLoader.Eval.hide
     name = f"eval_{subset}" if hide == "nothing" else f"eval_{subset}_without_{hide}"
+    for line in [*loaded.notices, *notices, cpu.describe()]:
+        print(line)
+    data = load_data(loaded, print, World(), only=subset)
     folder = RunFolder(Path(loaded.recipe.Global.output_dir) / name)
     try:
-        for line in [*loaded.notices, *notices, cpu.describe(), f"权重：{weights}"]:
-            folder.say(line)
-        data = load_data(loaded, folder.say, World(), only=subset)
+        folder.say(f"权重：{weights}")
         results = _evaluate(loaded, model, data, weights, folder)
         results["checkpoint"] = {"path": str(weights), "epoch": meta.get("epoch"), "demo_data": meta.get("demo_data")}
         write_text(folder.path / "config.yaml", dump(loaded))

@@ -7,6 +7,7 @@ import sys
 
 from paddle_cxr import cpu
 from paddle_cxr.cli import EXIT_INTERRUPTED
+from paddle_cxr.config import explained
 from paddle_cxr.engine import distributed
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.recipe import load
@@ -24,13 +25,15 @@ def train(arguments: argparse.Namespace) -> int:
     from paddle_cxr.engine.crossval import cross_validate
     from paddle_cxr.engine.run import dry_run, load_data, open_folder, train_run
     from paddle_cxr.engine.trainer import Interrupted
+    from paddle_cxr.tasks.classification import check_components
 
     world = distributed.connect()
     _, notices = distributed.select_device(settings.device, world)
     loaded.notices.extend(notices)
     say = print if world.is_main else (lambda _: None)
     try:
-        with distributed.losing_a_rank():
+        with distributed.losing_a_rank(), explained(loaded.origins):
+            check_components(loaded.recipe)
             if arguments.dry_run or settings.folds:
                 for line in [*loaded.notices, cpu.describe()]:
                     say(line)

@@ -7,7 +7,7 @@ from typing import Any
 import paddle
 
 from paddle_cxr.engine.schedules import Schedule
-from paddle_cxr.registry import build, register
+from paddle_cxr.registry import build, check, register
 
 
 def build_optimizer(spec: dict[str, Any], model: paddle.nn.Layer, epochs: int) -> tuple[paddle.optimizer.Optimizer,
@@ -17,10 +17,18 @@ def build_optimizer(spec: dict[str, Any], model: paddle.nn.Layer, epochs: int) -
     Returns:
         The optimizer over the model's trainable parameters, and the schedule its rate is set from at each step.
     """
-    lr = spec.get("lr")
-    schedule = build("lr", lr, "Optimizer.lr", epochs=epochs)
-    rest = {key: value for key, value in spec.items() if key != "lr"}
-    return build("optimizer", rest, "Optimizer", model=model), schedule
+    schedule = build("lr", spec.get("lr"), "Optimizer.lr", epochs=epochs)
+    return build("optimizer", _without_lr(spec), "Optimizer", model=model), schedule
+
+
+def check_optimizer(spec: dict[str, Any]) -> None:
+    """Check the section's names and arguments without building; raises :class:`UserError`."""
+    check("lr", spec.get("lr"), "Optimizer.lr", {"epochs": 1})
+    check("optimizer", _without_lr(spec), "Optimizer", {"model": None})
+
+
+def _without_lr(spec: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "lr"}
 
 
 def _groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class RunFolder:
         self._visualdl = None
         if is_main:
             with writing_to(self.path):
-                (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+                self.path.mkdir(parents=True, exist_ok=True)
                 self._log = open(self.path / "log.txt", "a", encoding="utf-8", buffering=1)
 
     @property

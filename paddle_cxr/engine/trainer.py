@@ -81,7 +81,8 @@ class Trainer:
         self.statistics = BatchStatistics(task.model)
         self.average = WeightAverage(task.model, settings.ema) if settings.ema else None
         self.state = RunState()
-        self._stop_asked = False
+        self._stop_asked = False  # by a signal to this rank, at any moment
+        self._stop_agreed = False  # by all ranks, after the same step
         self._saved_at = time.monotonic()
 
     # ------------------------------------------------------------------ the loop
@@ -125,7 +126,7 @@ class Trainer:
             for name, value in sums.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             self._report(bar, step, len(plan), rate, (time.monotonic() - started) / (step + 1 - start_step))
-            if self._stop_asked:
+            if self._stop_agreed:
                 self._stop(bar)
             if self._save_due() and state.step < len(plan):
                 self._save()
@@ -157,7 +158,7 @@ class Trainer:
         sums["stop"] = float(self._stop_asked)
         if shared:
             sums = self._exchange(sums, anything=bool(mine))
-        self._stop_asked = sums.pop("stop") > 0
+        self._stop_agreed = sums.pop("stop") > 0
         self.precision.step(self.optimizer)
         self.optimizer.clear_grad()
         if self.average:

@@ -17,9 +17,10 @@ from paddle_cxr.data.loader import make_loader
 from paddle_cxr.data.sampler import EvalSampler, MicroBatchSampler, balanced_weights
 from paddle_cxr.data.transforms import build_transforms
 from paddle_cxr.engine.distributed import World, gather_arrays
+from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.registry import build
+from paddle_cxr.registry import build, check
 from paddle_cxr.schema import EvalSection, Recipe
 from paddle_cxr.tasks.models import build_model, freeze
 
@@ -93,6 +94,9 @@ class ClassificationTask:
         if self.validation is None:
             return None
         labels, probabilities = self.predict(self.validation)
+        if not np.isfinite(probabilities).all():
+            raise UserError("验证时模型输出 NaN 或 Inf：训练已发散，检查点未被覆盖。"
+                            "可减小学习率，或加 Optimizer.clip_norm")
         names = [info.name for info in self.data.classes]
         return self.metric(labels, probabilities, class_names=names, intervals=False)
 
@@ -121,6 +125,17 @@ class ClassificationTask:
             "parent": recipe.Arch.get("pretrained"),
             "demo_data": self.data.source.demo,
         }
+
+
+def check_components(recipe: Recipe) -> None:
+    """Check every component's name and arguments before the slow part, reading the images; raises UserError."""
+    check("arch", {k: v for k, v in recipe.Arch.items() if k != "pretrained"}, "Arch")
+    check("loss", recipe.Loss, "Loss", {"class_counts": ()})
+    check_optimizer(recipe.Optimizer)
+    build("metric", recipe.Metric, "Metric")
+    build_transforms(recipe.DataLoader.Train.transform_ops, "DataLoader.Train.transform_ops")
+    for i, spec in enumerate(recipe.DataLoader.Train.batch_transform_ops):
+        build("batch_transform", spec, f"DataLoader.Train.batch_transform_ops.{i}")
 
 
 def predict_all(model: paddle.nn.Layer, data: LabelledData, positions: np.ndarray, section: EvalSection,

@@ -26,7 +26,7 @@ def require(root: str | Path) -> Path:
     """``root`` as a path; raises UserError when it is missing."""
     reason = why_missing(root)
     if reason:
-        raise UserError(f"{reason}；请检查 DataLoader.Source.root，数据下载方法见 docs/")
+        raise UserError(f"{reason}；请检查 DataLoader.Source.root，数据下载方法见 docs/data.md")
     return Path(root)
 
 
