@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="每遍测几步（前两步预热，不计）")
     parser.add_argument("--blog-steps", type=int, default=3, help="博客的循环每遍测几步（它一步十几秒）")
     parser.add_argument("--torch-python", default=sys.executable, help="装有 PyTorch 的 Python 解释器")
-    parser.add_argument("--only", help="只测这几个，逗号分隔：ours,blog,torch,torch_last,torch_bf16")
+    parser.add_argument("--only", help="只测这几个，逗号分隔：ours,ours_threads,blog,torch,torch_last,torch_bf16")
     arguments = parser.parse_args()
     cores = use_two_cores()
     print(f"ResNet-50，224²，batch {BATCH}，{cores} 核，Python {sys.version.split()[0]}，开始时负载 {load()}")
@@ -88,7 +88,10 @@ def load() -> str:
 
 def all_contestants(folder: Path, arguments: argparse.Namespace) -> dict[str, Contestant]:
     """The programs to time, by short name; PyTorch's only where it can be imported."""
-    found = {"ours": ours(folder, arguments.steps), "blog": blog(folder, arguments.blog_steps)}
+    save_class_folders(folder / "chest3", arguments.steps)
+    found = {"ours": ours(folder, "本项目（读数据、七种增强、训练一步）", arguments.steps),
+             "ours_threads": ours(folder, f"本项目，改为一个进程、{CORES} 个线程", arguments.steps, "Global.ranks=1"),
+             "blog": blog(folder, arguments.blog_steps)}
     if subprocess.run([arguments.torch_python, "-c", "import torch"], capture_output=True).returncode == 0:
         for name, title, options in (("torch", "PyTorch fp32", []),
                                      ("torch_last", "PyTorch fp32 channels-last", ["--channels-last"]),
@@ -101,20 +104,24 @@ def all_contestants(folder: Path, arguments: argparse.Namespace) -> dict[str, Co
     return {name: contestant for name, contestant in found.items() if name in only}
 
 
-def ours(folder: Path, steps: int) -> Contestant:
-    """``tools/train.py`` on three folders of JPEG files; the recipe's own ranks, augmentations and cache."""
-    data = folder / "chest3"
+def save_class_folders(folder: Path, steps: int) -> None:
+    """Generated JPEG files, one folder a class, enough for all steps of one epoch."""
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
     # BlogSplit keeps every tenth picture of a class from training; two more steps, so that none measured is the last.
     images = (WARM_UP + steps + 2) * BATCH * 10 // 9
-    for name in CLASSES:
-        (data / name).mkdir(parents=True)
     for number, file in enumerate(save_phantoms(folder, images)):
-        file.rename(data / CLASSES[number % len(CLASSES)] / file.name)
-    overrides = [f"DataLoader.Source.root={data}", f"DataLoader.Train.sampler.batch_size={BATCH}",
-                 f"Global.output_dir={folder / 'run'}", "Global.epochs=1", "Global.log_every=1", "Global.resume=false"]
+        file.rename(folder / CLASSES[number % len(CLASSES)] / file.name)
+
+
+def ours(folder: Path, title: str, steps: int, *more: str) -> Contestant:
+    """``tools/train.py`` on the class folders; all else as the recipe has it, or ``more``."""
+    overrides = [f"DataLoader.Source.root={folder / 'chest3'}", f"DataLoader.Train.sampler.batch_size={BATCH}",
+                 f"Global.output_dir={folder / 'run'}", "Global.epochs=1", "Global.log_every=1", "Global.resume=false",
+                 "Global.save_every_minutes=60", *more]  # no checkpoint falls into a measured step
     options = [part for override in overrides for part in ("-o", override)]
     command = [sys.executable, str(HERE.parent / "tools/train.py"), "-c", str(HERE.parent / "configs/resnet50.yaml")]
-    return Contestant("本项目（读数据、七种增强、训练一步）", [*command, *options], r"步 损失 .* 秒/步", steps)
+    return Contestant(title, [*command, *options], r"步 损失 .* 秒/步", steps)
 
 
 def blog(folder: Path, steps: int) -> Contestant:
