@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paddle_cxr.cpu import available_cores
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import Source
 from paddle_cxr.errors import UserError
@@ -28,11 +29,6 @@ class Picture(NamedTuple):
     index: int
     pixels: np.ndarray | None
     error: str | None
-
-
-def available_cores() -> int:
-    """Cores this process may use (a container or batch system may grant fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decode_all(source: Source, preprocess: Preprocess, workers: int | None = None) -> Iterator[Picture]:

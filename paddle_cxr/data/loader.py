@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import paddle
 
+from paddle_cxr.cpu import available_cores
 from paddle_cxr.data.dataset import Key, LabelledImages, collate
-from paddle_cxr.data.decode import available_cores
 from paddle_cxr.data.sampler import EvalSampler, MicroBatchSampler
 from paddle_cxr.errors import UserError
 

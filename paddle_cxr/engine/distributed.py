@@ -205,5 +205,5 @@ def select_device(wanted: str, world: World) -> tuple[str, list[str]]:
         if wanted == "auto":
             notices.append("没有可用的 GPU，使用 CPU")
         return paddle.device.set_device("cpu"), notices
-    launched_gpu = int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]) if world.size > 1 else 0
-    return paddle.device.set_device(wanted if ":" in wanted else f"gpu:{launched_gpu}"), notices
+    given = paddle.distributed.ParallelEnv().device_id if world.size > 1 else 0
+    return paddle.device.set_device(wanted if ":" in wanted else f"gpu:{given}"), notices

@@ -198,7 +198,7 @@ def test_grey_levels_alone_do_not_tell_the_classes_apart():
         images = (draw_image(CLASSES[k], seed=seed, index=i, size=64) for i, k in enumerate(y))
         return np.array([np.bincount(image.ravel() // 8, minlength=32) for image in images], float), y
 
-    train, test = films(21, 600), films(22, 300)
+    train, test = films(21, 480), films(22, 240)
     assert softmax_regression(*train, *test) <= 0.60
     # The check itself must be able to fail: let the classes differ in brightness and it does find them.
     for x, y in (train, test):

@@ -73,11 +73,11 @@ def _covid(scene: Scene, where: Place, rng: np.random.Generator) -> Lesion:
     glass = np.zeros_like(scene.grid.x)
     core = np.zeros_like(scene.grid.x)
     for side in where.sides:
-        glass = np.maximum(glass, _patches(scene, where, side, rng, 3 + round(3 * s), 0.14 + 0.07 * s, ragged=0.8))
+        glass = np.maximum(glass, _patches(scene, where, side, rng, 4 + round(2 * s), 0.17 + 0.06 * s, ragged=0.8))
         core = np.maximum(core, _patches(scene, where, side, rng, 2 + round(3 * s), 0.06 + 0.04 * s, ragged=0.6))
     grain = np.float32(1.0) + np.float32(0.14) * smooth_noise(rng, (26, 60))
     core = core * np.minimum(np.float32(1), glass * 2)
-    fill = np.maximum(glass * np.float32(0.62 + 0.18 * s), core * np.float32(0.72 + 0.20 * s)) * grain
+    fill = np.maximum(glass * np.float32(0.70 + 0.16 * s), core * np.float32(0.82 + 0.14 * s)) * grain
     return Lesion(scene.fit(np.clip(fill, 0, 1)), scene.fit(glass) > 0.3)
 
 

@@ -1,9 +1,10 @@
 """From attenuation to grey levels: tube, detector, window levelling and the edges of the film.
 
 The levelling is what keeps a class from being readable off the brightness of a film. Like the automatic windowing of a
-real detector it looks at grey levels only, and it brings the film's histogram to the one that this patient's *healthy*
-film has. A histogram therefore says something about the patient and the exposure, and nothing about the disease; that
-has to be seen.
+real detector it looks at grey levels only, and it brings the film's histogram most of the way to the one that this
+patient's *healthy* film has. A histogram therefore says much about the patient and the exposure, and little about the
+disease; that has to be seen. (All the way would hide it entirely, at the price of turning the healthy parts of a film
+with large lesions darker than they are.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from paddle_cxr.data.phantom.anatomy import Pose
 from paddle_cxr.data.phantom.canvas import Layer, blur, picture_grid
 
 _LEVELS = 1024  # attenuation 0..2 in steps of 1/512 before the tone curve
-_LEVELLED = 0.6  # 1: the healthy histogram exactly; 0: none. In between, as a real detector, it comes most of the way.
+_LEVELLED = 0.65  # 1: the healthy histogram exactly; 0: none. In between, as a real detector, it comes most of the way.
 _KNOTS = 48  # quantiles the levelling matches; fewer keep it smooth, more leave less of a trace in the histogram
 
 
@@ -39,7 +40,7 @@ class Exposure:
 def sample_exposure(rng: np.random.Generator) -> Exposure:
     """Draw the technique of one film. Consumes a fixed number of random values."""
     r = rng.random(14)
-    margins = [max(0.0, 0.16 * float(v) - 0.07) for v in r[7:11]]
+    margins = [max(0.0, 0.14 * float(v) - 0.08) for v in r[7:11]]
     black = 0.12 * float(r[3])
     return Exposure(
         scatter=0.08 + 0.16 * float(r[0]),
