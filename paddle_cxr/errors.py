@@ -12,7 +12,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend; ``str(error)`` is one line for people."""
+    """A mistake the user can mend; ``str(error)`` is one line for people.
+
+    What it quotes may come from an untrusted file, so line breaks and terminal control characters become spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
 def did_you_mean(wrong: str, accepted: Iterable[str]) -> str:
