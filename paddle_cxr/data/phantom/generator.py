@@ -14,6 +14,7 @@ from paddle_cxr.data.phantom.exposure import expose, film_edges, sample_exposure
 from paddle_cxr.data.phantom.findings import DRAWERS, Finding, Lesion, Place, place
 from paddle_cxr.data.phantom.report import Report, write_report
 
+VERSION = 1  # raised by hand when the same arguments give another picture, so that no old cache is taken for current
 CLASSES = ("normal", "viral", "covid")
 """The labels of the built-in three-class problem, in class order."""
 

@@ -61,7 +61,9 @@ class Phantoms(Source):
 
     def fingerprint(self) -> str:
         """As of other sources, over what determines the pictures."""
-        text = f"phantom {self._seed} {self._size} {len(self.records)} {' '.join(self._drawn)}"
+        from paddle_cxr.data.phantom.generator import VERSION
+
+        text = f"phantom {VERSION} {self._seed} {self._size} {len(self.records)} {' '.join(self._drawn)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
