@@ -40,7 +40,6 @@ _MODULES = {
     "transform": ("paddle_cxr.data.transforms",),
     "batch_transform": ("paddle_cxr.data.mixing",),
     "metric": ("paddle_cxr.evaluation",),
-    "task": ("paddle_cxr.tasks",),
 }
 
 

@@ -159,7 +159,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + amount
         sums["stop"] = float(self._stop_asked)
         if shared:
-            sums = self._exchange(sums, anything=bool(mine))
+            sums = self._exchange(sums)
         self._stop_agreed = sums.pop("stop") > 0
         self.precision.step(self.optimizer)
         self.optimizer.clear_grad()
@@ -167,12 +167,13 @@ class Trainer:
             self.average.update(self.state.global_step + 1)
         return sums
 
-    def _exchange(self, sums: dict[str, float], anything: bool) -> dict[str, float]:
+    def _exchange(self, sums: dict[str, float]) -> dict[str, float]:
         """Sum gradients, BatchNorm statistics and reports over the ranks in one message."""
         means = self.statistics.weighted()
+        names = sorted(sums)  # the same on every rank, as each has at least one micro-batch of every step
         if self.world.size > 1:
             gradients = [self._gradient(p) for p in self.task.model.parameters() if not p.stop_gradient]
-            numbers = paddle.to_tensor([sums.get(name, 0.0) for name in self._names(sums, anything)], "float32")
+            numbers = paddle.to_tensor([sums[name] for name in names], "float32")
             parts = [*gradients, *means, numbers]
             flat = sum_over_ranks(paddle.concat([part.flatten() for part in parts]), self.world)
             pieces = flat.split([int(part.size) for part in parts])
@@ -180,15 +181,9 @@ class Trainer:
                 gradient.set_value(piece.reshape(gradient.shape))
             means = [piece.reshape(mean.shape)
                      for piece, mean in zip(pieces[len(gradients):], means, strict=False)]
-            sums = dict(zip(self._names(sums, anything), pieces[-1].numpy().tolist(), strict=True))
+            sums = dict(zip(names, pieces[-1].numpy().tolist(), strict=True))
         self.statistics.end_step(means)
         return sums
-
-    def _names(self, sums: dict[str, float], anything: bool) -> list[str]:
-        """The reported names in a fixed order; a rank with no micro-batch of a short last batch knows them already."""
-        if anything:
-            self._reported = sorted(sums)
-        return self._reported
 
     @staticmethod
     def _gradient(parameter: paddle.Tensor) -> paddle.Tensor:
