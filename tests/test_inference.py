@@ -14,6 +14,7 @@ from paddle.nn import functional as F
 from paddle_cxr.errors import UserError
 from paddle_cxr.inference import export_model, open_engine
 from paddle_cxr.models import ResNet18
+from paddle_cxr.tasks.classification import probabilities_of
 from paddle_cxr.weights import load_weights
 
 CLASSES = [{"name": "NORMAL", "zh": "正常", "en": "Normal"}, {"name": "COVID", "zh": "新冠肺炎", "en": "COVID-19"},
@@ -110,6 +111,21 @@ def test_onnx_needs_no_paddle(exported):
                f"print(open_engine({str(exported[0])!r}, 'onnx').predict(np.zeros((2, *{SHAPE}), np.float32)).shape)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "(2, 3)", done.stderr
+
+
+@pytest.mark.parametrize("views", ["flip", "crops"])
+def test_views_are_part_of_the_exported_networks(model, tmp_path, views):
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("onnxruntime")
+    report = export_model(model, PREPROCESS, CLASSES, SHAPE, tmp_path, ["inference", "onnx"],
+                          sample_inputs=images(3), views=views)
+    batch = images(2, seed=7)
+    averaged, plain = probabilities_of(model, paddle.to_tensor(batch), views), probabilities_of(
+        model, paddle.to_tensor(batch))
+    assert np.abs(averaged - plain).max() > 1e-3  # or the comparison below would show nothing
+    for kind in ("inference", "onnx"):
+        np.testing.assert_allclose(open_engine(tmp_path, kind).predict(batch), averaged, atol=1e-5)
+    assert report["views"] == views
 
 
 def test_the_model_trains_on_after_an_export(model, tmp_path):

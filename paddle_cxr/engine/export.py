@@ -25,11 +25,9 @@ def export(arguments: argparse.Namespace) -> int:
     report = export_model(
         model, data.preprocess.to_dict(), [{"name": c.name, "zh": c.zh, "en": c.en} for c in loaded.classes],
         loaded.recipe.Global.image_shape, arguments.output or Path(loaded.recipe.Global.output_dir) / "export",
-        arguments.formats, sample_inputs=data.preprocess.normalize(data.images[:CHECKED_ON]), source=weights,
-        demo_data=bool(meta.get("demo_data")))
+        arguments.formats, sample_inputs=data.preprocess.normalize(data.images[:CHECKED_ON]),
+        views=loaded.recipe.DataLoader.Eval.views, source=weights, demo_data=bool(meta.get("demo_data")))
     checked = report["checked"]
     differences = "，".join(f"{kind} {value:.1e}" for kind, value in checked["max_difference"].items())
     print(f"已导出到 {report['folder']}；在 {checked['images']} 张图像上与训练的模型核对，概率最大相差：{differences}")
-    if loaded.recipe.DataLoader.Eval.views != "one":
-        print("注意：导出的模型只看原图，DataLoader.Eval.views 的多样子平均（TTA）不在其中")
     return 0

@@ -23,6 +23,7 @@ from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build, check
 from paddle_cxr.schema import EvalSection, Recipe
 from paddle_cxr.tasks.models import build_model, freeze
+from paddle_cxr.tasks.views import AveragedProbabilities
 
 
 class ClassificationTask:
@@ -175,30 +176,7 @@ def hidden(images: paddle.Tensor, what: str) -> paddle.Tensor:
 @paddle.no_grad()
 def probabilities_of(model: paddle.nn.Layer, inputs: paddle.Tensor, views: str = "one") -> np.ndarray:
     """Class probabilities float32 [N, K] of normalised inputs [N, C, H, W], averaged over the views."""
-    seen = [F.softmax(model(view), axis=1) for view in looks(inputs, views)]
-    return (sum(seen) / len(seen)).astype("float32").numpy()
-
-
-def looks(inputs: paddle.Tensor, views: str) -> Iterator[paddle.Tensor]:
-    """Test-time augmentation (Krizhevsky et al. 2012): the same films seen a little differently.
-
-    Args:
-        inputs: [N, C, H, W].
-        views: ``one``; ``flip``: also mirrored; ``crops``: also the four corners and the centre at 7/8 of the size,
-            scaled back, each mirrored too (12 views in all).
-    """
-    whole = [inputs]
-    if views == "crops":
-        height, width = inputs.shape[2:]
-        h, w = height * 7 // 8, width * 7 // 8
-        corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w),
-                   ((height - h) // 2, (width - w) // 2)]
-        whole += [F.interpolate(inputs[:, :, y:y + h, x:x + w], size=[height, width], mode="bilinear")
-                  for y, x in corners]
-    for view in whole:
-        yield view
-        if views != "one":
-            yield view.flip(axis=[3])
+    return AveragedProbabilities(model, views)(inputs).astype("float32").numpy()
 
 
 def _check_classes(counts: dict[str, int]) -> None:
