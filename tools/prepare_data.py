@@ -9,14 +9,16 @@ from paddle_cxr import cli  # noqa: E402
 
 
 def main(arguments):
+    from paddle_cxr.config import explained
     from paddle_cxr.data.labelled import open_source
     from paddle_cxr.data.prepare import prepare, summary
     from paddle_cxr.recipe import load
     from paddle_cxr.registry import build
 
     loaded = load(arguments.config, [*arguments.override, "fallback=null"])  # phantoms have no files to check
-    split = build("split", loaded.recipe.DataLoader.Split, "DataLoader.Split")
-    print(summary(prepare(open_source(loaded), split, **loaded.recipe.Prepare.model_dump())))
+    with explained(loaded.origins):
+        split = build("split", loaded.recipe.DataLoader.Split, "DataLoader.Split")
+        print(summary(prepare(open_source(loaded), split, **loaded.recipe.Prepare.model_dump())))
 
 
 if __name__ == "__main__":

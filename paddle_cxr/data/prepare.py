@@ -221,9 +221,11 @@ def summary(report: dict[str, Any]) -> str:
                      "名单见 duplicates.csv")
         worst = sorted(copies, key=lambda one: -len({"labels", "subsets", "folds"} & set(one["flags"])))
         lines += [f"  {_line(one)}" for one in worst[:10]]
+    # Published reads the split column just written; NoSplit leaves nothing for it to read.
+    rule = "NoSplit" if report["split"] == "NoSplit" else "Published"
     lines += [f"已写入 {report['output']}；训练时可用：", "  DataLoader:",
               f"    Source: {{name: ListFile, root: {report['root']}, file: {report['output']}/list.csv}}",
-              "    Split: {name: Published}"]
+              f"    Split: {{name: {rule}}}"]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr import cpu
+from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
@@ -27,6 +28,12 @@ from paddle_cxr.weights import apply_weights, load_weights
 def evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate and write ``<output_dir>/eval_<subset>/`` (or ``…_without_<hidden part>/``); returns the exit code."""
     loaded = load(arguments.config, arguments.override)
+    with explained(loaded.origins):
+        _evaluate_to_folder(loaded)
+    return 0
+
+
+def _evaluate_to_folder(loaded: Loaded) -> None:
     weights = checkpoint_path(loaded)
     loaded.notices.extend(select_device(loaded.recipe.Global.device, World())[1])
     model, meta, notices = load_trained(loaded, weights)
@@ -46,7 +53,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
         folder.say(f"评估结果写在 {folder.path}")
     finally:
         folder.close()
-    return 0
 
 
 def _evaluate(loaded: Loaded, model: Any, data: LabelledData, weights: Path, folder: RunFolder) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_cxr import plots
+from paddle_cxr.config import explained
 from paddle_cxr.data.archive import is_archive, unpack
 from paddle_cxr.data.image import EXTENSIONS, read_image
 from paddle_cxr.data.preprocess import Preprocess
@@ -52,7 +53,7 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict a file, folder or zip; returns the exit code (1 when every image was unreadable)."""
     loaded = load(arguments.config, arguments.override)
     output = Path(arguments.output or Path(loaded.recipe.Global.output_dir) / "predict")
-    with _files(Path(arguments.input)) as (files, root):
+    with explained(loaded.origins), _files(Path(arguments.input)) as (files, root):
         open_model = _from_checkpoint if arguments.engine == "paddle" else _from_export
         predictor = open_model(loaded, arguments.engine)
         rows, broken = _predict_files(predictor, files, root, output, arguments.figures,
