@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -124,22 +125,45 @@ FULL = ("Global.ema=0.9", "Optimizer={name: AdamW, weight_decay: 0.05, clip_norm
         "Loss={name: CrossEntropy, label_smoothing: 0.1, class_weights: balanced}")
 
 
-@pytest.mark.parametrize("more", [(), FULL], ids=["plain", "ema-mixup-clip"])
+def start(recipe: Path, cwd: Path, *overrides: str) -> subprocess.Popen:
+    """Start a run as a terminal would: in a process group of its own."""
+    options = [part for override in overrides for part in ("-o", override)]
+    return subprocess.Popen([sys.executable, str(ROOT / "tools/train.py"), "-c", str(recipe), *options], cwd=cwd,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            env=os.environ | ONE_THREAD)
+
+
+@pytest.mark.parametrize("more", [(), FULL, ("Global.ranks=2",)], ids=["plain", "ema-mixup-clip", "two-ranks"])
 def test_interrupted_by_ctrl_c_and_resumed_it_ends_the_same(finished, tool, tmp_path, more):
     recipe, _ = finished
-    steps = ("Global.log_every=1",)
-    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/whole", *more, *steps)
-    options = [p for o in (f"Global.output_dir={tmp_path}/cut", *more, *steps) for p in ("-o", o)]
-    command = [sys.executable, str(ROOT / "tools/train.py"), "-c", str(recipe), *options]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    overrides = (f"Global.output_dir={tmp_path}/cut", *more, "Global.log_every=1")
+    process = start(recipe, tmp_path, *overrides)
     wait_for(tmp_path / "cut/log.txt", "第 2/3 轮 1/3 步", process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches every process of the group
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130 and "续训" in complaint and "Traceback" not in complaint
     assert not (tmp_path / "cut/metrics.json").exists()
-    done = train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/cut", *more, *steps)
+    done = train(tool, recipe, tmp_path, *overrides, env=ONE_THREAD)
     assert "续训：第 2 轮" in done.stdout
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/whole", *more, "Global.log_every=1", env=ONE_THREAD)
     assert_identical(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_disk_that_fills_up_half_way_loses_nothing(finished, tool, tmp_path):
+    recipe, whole = finished
+    overrides = (f"Global.output_dir={tmp_path}/full", "Global.log_every=1")
+    process = start(recipe, tmp_path, *overrides)
+    wait_for(tmp_path / "full/log.txt", "第 2/3 轮 1/3 步", process)
+    # A limit on the size of files stands for a full disk: the next checkpoint fails, logs and tables still fit.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 2 and "检查磁盘空间" in complaint and "Traceback" not in complaint
+    assert len([line for line in complaint.splitlines() if line.startswith("错误：")]) == 1
+    checkpoint = tmp_path / "full/checkpoints"
+    assert [p.name for p in checkpoint.iterdir() if p.name.startswith("latest")] == ["latest"]
+    assert json.loads((checkpoint / "latest/state.json").read_text())["epoch"] == 1  # the one before, whole
+    assert "续训：第 2 轮" in train(tool, recipe, tmp_path, *overrides, env=ONE_THREAD).stdout
+    assert_identical(whole, tmp_path / "full")
 
 
 def wait_for(file: Path, text: str, process: subprocess.Popen, seconds: float = 120) -> None:
