@@ -102,13 +102,14 @@ def _augment(batch: paddle.Tensor, transform: T.Transform, rng: np.random.Genera
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Paddle's generators start from ``seed`` inside, and go on outside as if nothing had been drawn."""
-    saved, saved_cpu = paddle.get_rng_state(), paddle.get_rng_state("cpu")
+    host = paddle.framework.core.default_cpu_generator()  # set_rng_state(…, "cpu") fails in Paddle 2.6
+    saved, saved_host = paddle.get_rng_state(), host.get_state()
     paddle.seed(seed)
     try:
         yield
     finally:
         paddle.set_rng_state(saved)
-        paddle.set_rng_state(saved_cpu, "cpu")
+        host.set_state(saved_host)
 
 
 # --- the operations -------------------------------------------------------------------------------------------------
