@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from paddle_cxr import cpu
 from paddle_cxr.config import explained
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.engine.evaluate import checkpoint_path, load_trained
@@ -26,7 +27,7 @@ def export(arguments: argparse.Namespace) -> int:
 def _export(loaded: Loaded, output: str | None, formats: list[str]) -> None:
     weights = checkpoint_path(loaded)
     model, meta, notices = load_trained(loaded, weights)
-    for line in [*loaded.notices, *notices]:
+    for line in [*loaded.notices, *notices, cpu.describe()]:
         print(line)
     data = load_data(loaded, print, World(), only=loaded.recipe.DataLoader.Eval.subset)
     report = export_model(

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from paddle_cxr.files import write_text, writing_to
@@ -74,11 +76,29 @@ class RunFolder:
     def image(self, tag: str, file: Path, step: int) -> None:
         """Send a figure to VisualDL."""
         if self.is_main:
-            import numpy as np
-            from PIL import Image
-
             with Image.open(file) as picture:
                 self._writer().add_image(tag, np.asarray(picture.convert("RGB")), step)
+
+    def pr_curve(self, tag: str, labels: np.ndarray, scores: np.ndarray, step: int) -> None:
+        """Send a precision-recall curve to VisualDL.
+
+        Args:
+            labels: 0 or 1, [N].
+            scores: predicted probability of 1, [N].
+        """
+        if not self.is_main:
+            return
+        from visualdl.component.base_component import pr_curve_raw
+
+        # Counted here, because add_pr_curve of VisualDL 2.5.3 uses np.float, which numpy 1.24 removed.
+        found = scores[None] >= np.linspace(0, 1, 101)[:, None]  # [thresholds, N]
+        tp, fp = (found & (labels == 1)).sum(axis=1), (found & (labels == 0)).sum(axis=1)
+        fn, tn = (labels == 1).sum() - tp, (labels == 0).sum() - fp
+        counts = {"tp": tp, "fp": fp, "tn": tn, "fn": fn, "precision": tp / np.maximum(tp + fp, 1),
+                  "recall": tp / np.maximum(tp + fn, 1)}
+        record = pr_curve_raw(tag=tag, step=step, walltime=round(time.time() * 1000),
+                              **{name: value.tolist() for name, value in counts.items()})
+        self._writer()._get_file_writer().add_record(record)
 
     def _writer(self) -> Any:
         if self._visualdl is None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from paddle_cxr import plots
+from paddle_cxr import cpu, plots
 from paddle_cxr.config import explained
 from paddle_cxr.data.archive import is_archive, unpack
 from paddle_cxr.data.image import EXTENSIONS, read_image
@@ -92,7 +92,7 @@ def _from_checkpoint(loaded: Loaded, engine: str) -> Predictor:
     from paddle_cxr.evaluation.gradcam import grad_cam
     from paddle_cxr.tasks.classification import probabilities_of
 
-    for notice in select_device(loaded.recipe.Global.device, World())[1]:
+    for notice in [*select_device(loaded.recipe.Global.device, World())[1], cpu.describe()]:
         print(notice)
     weights = checkpoint_path(loaded)
     model, meta, notices = load_trained(loaded, weights)
@@ -113,6 +113,7 @@ def _from_export(loaded: Loaded, engine: str) -> Predictor:
 
     folder = Path(loaded.recipe.Global.checkpoint or Path(loaded.recipe.Global.output_dir) / "export")
     opened = open_engine(folder, engine)
+    print(cpu.describe())
     info = opened.info
     classes = tuple(ClassInfo(c["name"], c["zh"], c["en"]) for c in info["classes"])
     return Predictor(opened.predict, None, Preprocess.from_dict(info["preprocess"]), classes, folder,

@@ -180,7 +180,8 @@ def evaluate_run(task: ClassificationTask, folder: RunFolder, world: World) -> d
     metrics = write_report(folder.path, task.data, positions, labels, probabilities, task.metric)
     folder.say(f"在子集 {subset}（{len(positions)} 张）上：")
     say_summary(metrics, folder.say)
-    folder.image("pr", folder.path / "pr.png", 0)
+    for number, info in enumerate(task.data.classes):
+        folder.pr_curve(f"pr/{info.name}", (labels == number).astype(int), probabilities[:, number], 0)
     overlap = len(np.intersect1d(positions, task.train))
     if overlap:
         folder.say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import write_tiny_recipe
 from safetensors.numpy import load_file
+from visualdl import LogReader
 
 ROOT = Path(__file__).resolve().parents[2]
 # The last bits of a matrix product depend on the number of threads (as they do on the processor), nothing else does.
@@ -66,6 +67,16 @@ def finished(tmp_path_factory):
     return recipe, folder / "out"
 
 
+def visualdl_tags(out: Path) -> dict[str, set[str]]:
+    """What VisualDL's own reader finds in a run's log."""
+    found = {}
+    for file in (out / "visualdl").iterdir():
+        for tag, kind in LogReader(file_path=str(file)).tags().items():
+            name = tag.removeprefix(f"{file}/").replace("%", "/")  # how VisualDL keeps a slash in a tag
+            found.setdefault(kind, set()).add(name)
+    return found
+
+
 def test_a_run_leaves_the_promised_files(finished):
     _, out = finished
     for name in ("config.yaml", "log.txt", "history.csv", "metrics.json", "curves.png", "confusion_matrix.png",
@@ -73,7 +84,9 @@ def test_a_run_leaves_the_promised_files(finished):
                  "checkpoints/latest/model.safetensors", "checkpoints/latest/model.json",
                  "checkpoints/latest/state.safetensors", "checkpoints/best/model.safetensors"):
         assert (out / name).stat().st_size > 0, name
-    assert any((out / "visualdl").iterdir())
+    logged = visualdl_tags(out)
+    assert {"step/train_loss", "step/lr", "epoch/train_loss", "epoch/val_accuracy"} <= logged["scalar"]
+    assert logged["image"] == {"samples", "curves"} and logged["pr_curve"] == {"pr/NORMAL", "pr/VIRAL", "pr/COVID"}
     assert not [p for p in out.rglob("*") if p.name.endswith((".tmp", ".new", ".old")) or ".tmp" in p.name]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["demo_data"] is False and metrics["seed"] == 1 and metrics["device"] == "cpu"
