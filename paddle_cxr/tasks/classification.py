@@ -87,7 +87,8 @@ class ClassificationTask:
         for number, mix in enumerate(self.mixing):
             inputs, targets = mix(inputs, targets, np.random.default_rng((*seed, number)))
         logits = self.model(inputs)
-        correct = (logits.argmax(axis=1) == labels).astype("float32").sum()
+        votes = logits.mean(axis=1) if logits.ndim == 3 else logits  # [N, members, K] of an ensemble
+        correct = (votes.argmax(axis=1) == labels).astype("float32").sum()
         return self.loss_function(logits, targets), {"count": float(len(labels)), "correct": float(correct)}
 
     def validate(self) -> dict[str, Any] | None:

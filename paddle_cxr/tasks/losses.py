@@ -36,8 +36,13 @@ class CrossEntropy:
         self.weights = None if class_weights is None else paddle.to_tensor(class_weights, "float32")
 
     def __call__(self, logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
-        """Loss of ``logits`` [N, K] against soft ``targets`` [N, K] (rows sum to 1); a scalar."""
-        targets = (1 - self.smoothing) * targets + self.smoothing / logits.shape[1]
+        """Loss of ``logits`` [N, K] against soft ``targets`` [N, K] (rows sum to 1); a scalar.
+
+        ``logits`` [N, M, K] are an ensemble's: the mean of its members' losses.
+        """
+        targets = (1 - self.smoothing) * targets + self.smoothing / targets.shape[1]
         if self.weights is not None:
             targets = targets * self.weights
-        return -(targets * F.log_softmax(logits.astype("float32"), axis=1)).sum() / logits.shape[0]
+        if logits.ndim == 3:
+            targets = targets.unsqueeze(1) / logits.shape[1]
+        return -(targets * F.log_softmax(logits.astype("float32"), axis=-1)).sum() / logits.shape[0]
