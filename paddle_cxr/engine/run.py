@@ -18,7 +18,7 @@ from tqdm import tqdm
 from paddle_cxr import __version__, cpu, plots
 from paddle_cxr.data.labelled import LabelledData, load_labelled
 from paddle_cxr.engine import checkpoint
-from paddle_cxr.engine.distributed import World, bind_to_cores, wait_for_all
+from paddle_cxr.engine.distributed import World, bound_to_cores, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import write_trained_on
 from paddle_cxr.engine.trainer import Trainer
@@ -141,8 +141,8 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
     latest = checkpoint.find(folder.checkpoints / "latest")
     if latest is not None:
         trainer.resume(latest)
-    bind_to_cores(world)
-    state = trainer.fit()
+    with bound_to_cores(world):
+        state = trainer.fit()
     kept = kept_weights(folder.path, loaded.recipe.Global.keep)
     weights, meta = load_weights(kept)
     apply_weights(task.model, weights, meta, path=kept)
