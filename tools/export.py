@@ -21,6 +21,6 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = cli.parser("导出静态图推理模型（Paddle Inference）、ONNX 和 .pdparams，并在图像上与训练的模型核对")
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="导出哪些格式，默认全部")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, help="导出哪些格式；默认全部，没装转换工具时不含 onnx")
     parser.add_argument("--output", help="输出目录，默认 output_dir/export")
     cli.run(main, parser.parse_args())

@@ -34,13 +34,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate_to_folder(loaded: Loaded) -> None:
+    for line in [*loaded.notices, *select_device(loaded.recipe.Global.device, World())[1], cpu.describe()]:
+        print(line)
     weights = checkpoint_path(loaded)
-    loaded.notices.extend(select_device(loaded.recipe.Global.device, World())[1])
     model, meta, notices = load_trained(loaded, weights)
     subset = loaded.recipe.DataLoader.Eval.subset
     hide = loaded.recipe.DataLoader.Eval.hide
     name = f"eval_{subset}" if hide == "nothing" else f"eval_{subset}_without_{hide}"
-    for line in [*loaded.notices, *notices, cpu.describe()]:
+    for line in notices:
         print(line)
     data = load_data(loaded, print, World(), only=subset)
     folder = RunFolder(Path(loaded.recipe.Global.output_dir) / name)

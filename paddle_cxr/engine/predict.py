@@ -52,10 +52,15 @@ class Predictor:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict a file, folder or zip; returns the exit code (1 when every image was unreadable)."""
     loaded = load(arguments.config, arguments.override)
+    for line in loaded.notices:
+        print(line)
     output = Path(arguments.output or Path(loaded.recipe.Global.output_dir) / "predict")
     with explained(loaded.origins), _files(Path(arguments.input)) as (files, root):
         open_model = _from_checkpoint if arguments.engine == "paddle" else _from_export
         predictor = open_model(loaded, arguments.engine)
+        print(f"权重：{predictor.weights}")
+        if predictor.demo:
+            print("!! 这份权重是用内置模体（phantom）训练的，对真实胸片的预测没有意义")
         rows, broken = _predict_files(predictor, files, root, output, arguments.figures,
                                       loaded.recipe.DataLoader.Eval.sampler.batch_size)
     _write_tables(output, rows, predictor)
@@ -161,10 +166,10 @@ def _write_tables(output: Path, rows: list[dict[str, Any]], predictor: Predictor
     names = [info.name for info in predictor.classes]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", "label_zh", "probability", *[f"p_{name}" for name in names]])
+    writer.writerow(["file", "label", "label_zh", "probability", *[f"p_{name}" for name in names], "demo_data"])
     for row in rows:
         writer.writerow([row["file"], row["label"], row["label_zh"], f"{row['probability']:.6f}",
-                         *[f"{row['probabilities'][name]:.6f}" for name in names]])
+                         *[f"{row['probabilities'][name]:.6f}" for name in names], int(predictor.demo)])
     # The byte-order mark lets spreadsheet programs show the Chinese column.
     write_text(output / "predictions.csv", "\ufeff" + text.getvalue())
     write_json(output / "predictions.json", {"weights": str(predictor.weights), "demo_data": predictor.demo,

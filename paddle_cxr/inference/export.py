@@ -124,7 +124,7 @@ def _need_onnx() -> None:
         import paddle2onnx  # noqa: F401
     except ImportError as error:
         raise UserError(f"导出 ONNX 需要 {error.name}：请运行 pip install paddle2onnx onnxruntime，"
-                        "或不导出 onnx 格式") from None
+                        "或不导出 onnx 格式（--formats inference pdparams）") from None
 
 
 def _write_onnx(folder: Path) -> None:
