@@ -12,7 +12,7 @@ from paddle_cxr.config import Origins, apply_overrides, explained, merge, read_r
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import check, find
-from paddle_cxr.schema import Recipe, checked
+from paddle_cxr.schema import ClassSpec, Recipe, checked
 
 FALLBACK_KEY = "fallback"
 # Components a recipe may leave out; being there, their arguments can be overridden by -o all the same.
@@ -58,6 +58,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         if absent and fallback and not any(o.startswith("DataLoader.Source.") for o in overrides):
             if not isinstance(fallback, dict):
                 raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
+            checked(raw)  # a mistake in what the fallback is laid over would be hidden by it, or blamed on another key
             written.pop(FALLBACK_KEY, None)
             raw = merge(written, fallback)
             origins.update({k.removeprefix(FALLBACK_KEY + "."): v for k, v in origins.items()
@@ -86,9 +87,7 @@ def _missing_data(raw: dict[str, Any]) -> str | None:
 def check_rules(recipe: Recipe) -> None:
     """Rules between keys; raises :class:`UserError` naming both sides."""
     classes, shape = recipe.Global.classes, recipe.Global.image_shape
-    names = [c.name for c in classes]
-    if len(set(names)) < len(names):
-        raise UserError(f"Global.classes：类名重复（{'、'.join(names)}）")
+    _check_names(classes)
     _agree(recipe.Arch, "class_num", len(classes), "Arch.class_num", f"Global.classes 有 {len(classes)} 类")
     _agree(recipe.Arch, "in_channels", shape[0], "Arch.in_channels", f"Global.image_shape 有 {shape[0]} 个通道")
     if shape[0] not in (1, 3):
@@ -108,8 +107,21 @@ def check_rules(recipe: Recipe) -> None:
     _check_training_rules(recipe)
 
 
+def _check_names(classes: Sequence[ClassSpec]) -> None:
+    """No folder or label may mean two classes."""
+    owner: dict[str, str] = {}
+    for i, spec in enumerate(classes):
+        for text in dict.fromkeys(name.strip().lower() for name in (spec.name, *spec.aliases)):
+            if text in owner:
+                raise UserError(f"Global.classes.{i}：{text!r} 同时是 {owner[text]} 和 {spec.name} 的类名或别名"
+                                "（不分大小写），请去掉一个")
+            owner[text] = spec.name
+
+
 def _check_training_rules(recipe: Recipe) -> None:
     settings, train = recipe.Global, recipe.DataLoader.Train
+    if isinstance(settings.ranks, int) and settings.ranks < 1:
+        raise UserError("Global.ranks：应不小于 1")
     if isinstance(settings.micro_batches, int):
         if settings.micro_batches < 1:
             raise UserError("Global.micro_batches：应不小于 1")
@@ -119,8 +131,6 @@ def _check_training_rules(recipe: Recipe) -> None:
         if isinstance(settings.ranks, int) and settings.micro_batches % settings.ranks:
             raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches"
                             f"={settings.micro_batches}")
-    if isinstance(settings.ranks, int) and settings.ranks < 1:
-        raise UserError("Global.ranks：应不小于 1")
     if settings.early_stop and not settings.eval_every:
         raise UserError("Global.early_stop：需要训练中验证，但 Global.eval_every=0")
     if settings.fold is not None and (settings.folds is None or settings.fold >= settings.folds):

@@ -63,7 +63,7 @@ def components(kind: str) -> dict[str, Callable[..., Any]]:
 def find(kind: str, name: Any, path: str) -> Callable[..., Any]:
     """The component ``name`` of ``kind``; raises :class:`UserError` with the YAML ``path`` and the accepted names."""
     known = components(kind)
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
     accepted = "、".join(sorted(known))
     raise UserError(f"{path}.name：没有叫 {name!r} 的组件{did_you_mean(str(name), known)}（可用：{accepted}）")

@@ -7,17 +7,27 @@ value of another type is an error that names the YAML path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from paddle_cxr.errors import UserError, did_you_mean
 
 Component = dict[str, Any]
-# YAML writes a tuple as a list; strict checking would refuse it.
-ImageShape = Annotated[tuple[int, int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+
+def _three(value: Any) -> Any:
+    """YAML writes a tuple as a list; strict checking would refuse it."""
+    if isinstance(value, list) and len(value) != 3:
+        raise PydanticCustomError("three", "应为三个数 [通道, 高, 宽]")
+    return tuple(value) if isinstance(value, list) else value
+
+
+ImageShape = Annotated[tuple[int, int, int], BeforeValidator(_three)]
 
 # YAML 1.1 reads an unquoted ``off`` as false.
 Precision = Annotated[Literal["off", "auto", "bf16", "fp16"], BeforeValidator(lambda v: "off" if v is False else v)]
@@ -38,10 +48,10 @@ class ClassSpec(Section):
 
 class GlobalSection(Section):
     task: Literal["classification"] = Field("classification", description="任务")
-    output_dir: str = Field(description="输出目录：权重、日志、图、metrics.json")
+    output_dir: str = Field(min_length=1, description="输出目录：权重、日志、图、metrics.json")
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d+)?)$",
                         description="auto、cpu、gpu 或 gpu:1；auto 没有 GPU 时用 CPU 并说明")
-    seed: int = Field(42, ge=0, description="随机种子；相同种子、相同机器得到相同结果")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="随机种子；相同种子、相同机器得到相同结果")
     epochs: int = Field(ge=1, description="训练轮数")
     image_shape: ImageShape = Field(description="模型输入 [通道, 高, 宽]；通道为 1 或 3")
     classes: list[ClassSpec] = Field(min_length=2, description="类别，顺序即标签号")
@@ -154,11 +164,16 @@ def checked(recipe: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(dict(recipe))
     except pydantic.ValidationError as error:
-        raise UserError(_explain(error.errors()[0])) from None
+        raise UserError(_explain(error.errors())) from None
 
 
-def _explain(detail: Mapping[str, Any]) -> str:
-    location = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
+def _location(detail: Mapping[str, Any]) -> list[str]:
+    return [str(part) for part in detail["loc"] if not _is_union_branch(part)]
+
+
+def _explain(details: Sequence[Mapping[str, Any]]) -> str:
+    """The first mistake; a value that may be of several types has one entry for each it is not."""
+    detail, location = details[0], _location(details[0])
     path = ".".join(location)
     if detail["type"] == "extra_forbidden":
         accepted = list(_section_at(location[:-1]).model_fields)
@@ -166,9 +181,30 @@ def _explain(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "missing":
         return f"{path}：缺少这个必填的键"
     value = detail.get("input")
-    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "…"
-    expected = _EXPECTED.get(detail["type"], "{msg}").format(msg=detail["msg"], **detail.get("ctx", {}))
-    return f"{path}：{expected}，现在是 {shown}"
+    expected = " 或 ".join(dict.fromkeys(_expected(one) for one in details if _location(one) == location))
+    accepted = [name for one in details if _location(one) == location for name in _quoted(one)]
+    return f"{path}：应为{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
+
+
+def as_written(value: Any) -> str:
+    """A value as YAML writes it, shortened."""
+    words = {None: "空（null）", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    if isinstance(value, str) and re.search(r"^\w+[:：]\S", value):
+        text += "（键和值之间要用半角冒号加一个空格）"
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _expected(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "literal_error":
+        return "、".join(_quoted(detail)) + (" 之一" if len(_quoted(detail)) > 1 else "")
+    limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in detail.get("ctx", {}).items()}
+    return _EXPECTED.get(detail["type"], "{msg}").format(msg=detail["msg"].removeprefix("应为"), **limits)
+
+
+def _quoted(detail: Mapping[str, Any]) -> list[str]:
+    """The accepted words of a ``literal_error``."""
+    return re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
 
 
 def _is_union_branch(part: int | str) -> bool:
@@ -189,19 +225,19 @@ def _section_at(location: list[str]) -> type[Section]:
 
 
 _EXPECTED = {
-    "int_type": "应为整数（int）",
-    "float_type": "应为数字（float）",
-    "string_type": "应为文字（str）",
-    "bool_type": "应为 true 或 false（bool）",
-    "list_type": "应为列表（list）",
-    "dict_type": "应为 {{name: 组件名, 参数…}}",
-    "model_type": "应为一组 键: 值",
-    "tuple_type": "应为列表，如 [3, 224, 224]",
-    "too_short": "至少要有 {min_length} 项",
-    "literal_error": "应为 {expected} 之一",
-    "string_pattern_mismatch": "应为 auto、cpu、gpu 或 gpu:1 这样的写法",
-    "greater_than": "应大于 {gt}",
-    "greater_than_equal": "应不小于 {ge}",
-    "less_than": "应小于 {lt}",
-    "less_than_equal": "应不大于 {le}",
+    "int_type": "整数（int）",
+    "float_type": "数字（float）",
+    "string_type": "文字（str）",
+    "bool_type": " true 或 false（bool）",
+    "list_type": "列表（list）",
+    "dict_type": " {{name: 组件名, 参数…}}",
+    "model_type": "一组 键: 值",
+    "tuple_type": "列表，如 [3, 224, 224]",
+    "too_short": "至少 {min_length} 项的列表",
+    "string_too_short": "不空的文字",
+    "string_pattern_mismatch": " auto、cpu、gpu 或 gpu:1 这样的写法",
+    "greater_than": "大于 {gt} 的数",
+    "greater_than_equal": "不小于 {ge} 的数",
+    "less_than": "小于 {lt} 的数",
+    "less_than_equal": "不大于 {le} 的数",
 }

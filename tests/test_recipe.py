@@ -55,7 +55,7 @@ def test_present_data_does_not_fall_back(root, tmp_path, monkeypatch, class_fold
 @pytest.mark.parametrize("override, said", [
     ("Global.epoch=3", "是不是 epochs？"),
     ("Global.epochs=three", "Global.epochs：应为整数"),
-    ("Global.epochs=0", "Global.epochs：应不小于 1"),
+    ("Global.epochs=0", "Global.epochs：应为不小于 1"),
     ("Arch.class_num=4", "Arch.class_num：是 4"),
     ("Arch.in_channels=3", "Arch.in_channels：是 3"),
     ("Global.image_shape=[2, 64, 64]", "通道数应为 1 或 3"),
@@ -70,8 +70,8 @@ def test_present_data_does_not_fall_back(root, tmp_path, monkeypatch, class_fold
     ("Global.device=cuda", "Global.device"),
     ("Optimizr.name=Adam", "是不是 Optimizer？"),
     ("DataLoader.Train.transform_ops.0.name=RandomFlip", "没有叫 'RandomFlip' 的组件"),
-    ("Global.classes=[{name: A, zh: 甲, en: A}]", "至少要有 2 项"),
-    ("Global.classes.1.name=NORMAL", "类名重复"),
+    ("Global.classes=[{name: A, zh: 甲, en: A}]", "至少 2 项"),
+    ("Global.classes.1.name=NORMAL", "同时是"),
 ])
 def test_rules_between_fields(tiny_recipe, override, said):
     with pytest.raises(UserError) as error:
