@@ -19,11 +19,12 @@ from typing import Any
 
 import yaml
 
-from paddle_cxr.errors import UserError
+from paddle_cxr.errors import UserError, did_you_mean
 
 BASE_KEY = "_base_"
 MAX_NODES = 20_000
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_UNREADABLE = (ValueError, KeyError, AttributeError, TypeError)  # what PyYAML lets out on values such as 2026-13-45
 Origins = dict[str, str]  # dotted YAML path → "file:line" or "-o …": where a value was written
 
 
@@ -96,11 +97,19 @@ def apply_overrides(recipe: dict[str, Any], overrides: Sequence[str], origins: O
             raise UserError(f"-o {override}：写法应为 a.b.c=值，例如 -o Global.epochs=2")
         try:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError:
-            raise UserError(f"-o {override}：值 {text!r} 不是合法的 YAML") from None
+        except (yaml.YAMLError, RecursionError, *_UNREADABLE):
+            raise UserError(f"-o {override}：值 {text!r} 不是合法的 YAML；若是文字请加引号") from None
         _set(recipe, keys, value, override)
         if origins is not None:
-            origins[".".join(keys)] = f"-o {override}"
+            _forget(origins, ".".join(keys))
+            for depth in range(1, len(keys) + 1):  # parents that the override itself opened
+                origins.setdefault(".".join(keys[:depth]), f"-o {override}")
+
+
+def _forget(origins: Origins, path: str) -> None:
+    """A value laid over ``path`` replaces what was written there and below."""
+    for known in [known for known in origins if known == path or known.startswith(path + ".")]:
+        del origins[known]
 
 
 def _set(recipe: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
@@ -152,9 +161,14 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"找不到配方文件 {path}；可用的配方在 configs/ 下") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"无法读取配方文件 {path}：{error}") from None
+        nearby = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
+        raise UserError(f"找不到配方文件 {path}{did_you_mean(str(path), nearby)}；可用的配方在 configs/ 下") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} 是文件夹；-c 要一个 .yaml 文件，例如 configs/resnet50.yaml") from None
+    except UnicodeDecodeError:
+        raise UserError(f"配方文件 {path} 不是 UTF-8 编码；请在编辑器中另存为 UTF-8") from None
+    except OSError as error:
+        raise UserError(f"无法读取配方文件 {path}：{error.strerror or error}") from None
     try:
         loader = _Loader(text)
         try:
@@ -166,7 +180,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}：YAML 语法错误（syntax error）：{error.problem}") from None
+        raise UserError(f"{path}{line}：YAML 语法错误（syntax error）：{_problem(error)}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}：YAML 语法错误（syntax error）：{str(error).splitlines()[0]}") from None
     except RecursionError:
@@ -174,6 +188,19 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
     if not isinstance(value, dict):
         raise UserError(f"{path}：配方的最外层应是 键: 值，现在是 {type(value).__name__}")
     return value, origins
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """What is usually behind a parser's complaint, and the complaint itself."""
+    text = str(error.problem)
+    hints = {"'\\t'": "不能用制表符（Tab）缩进，请用空格", "mapping values": "多半是缩进不齐，或文字里的冒号没有加引号",
+             "end of stream": "引号或括号没有闭合", "',' or": "括号没有闭合，或少了逗号",
+             "could not find expected ':'": "这一行少了冒号，或上一行的引号没有闭合",
+             "expected <block end>": "缩进与上面不齐"}
+    hint = next((hint for key, hint in hints.items() if key in text), None)
+    since, here = error.context_mark, error.problem_mark
+    begun = f"，从第 {since.line + 1} 行开始" if since and here and since.line != here.line else ""
+    return f"{hint}{begun}（{text}）" if hint else f"{text}{begun}"
 
 
 def _construct(loader: _Loader, node: yaml.Node, dotted: str, path: Path, origins: Origins) -> Any:
@@ -197,4 +224,8 @@ def _construct(loader: _Loader, node: yaml.Node, dotted: str, path: Path, origin
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, item, f"{dotted}.{i}", path, origins) for i, item in enumerate(node.value)]
-    return loader.construct_object(node)
+    try:
+        return loader.construct_object(node)
+    except _UNREADABLE:
+        where, kind = f"{path}:{node.start_mark.line + 1}", node.tag.rsplit(":", 1)[-1]
+        raise UserError(f"{where}：值 {node.value!r} 不能读成 {kind}；若是文字请加引号") from None

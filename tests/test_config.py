@@ -40,7 +40,12 @@ def test_scientific_notation_is_a_number(tmp_path):
 
 @pytest.mark.parametrize("text, said", [
     ("Global: {a: 1\n", "YAML 语法错误"),
-    ("Global:\n\tepochs: 1\n", "YAML 语法错误"),
+    ("Global:\n\tepochs: 1\n", "Tab"),
+    ("Global:\n  epochs: 1\n seed: 2\n", "缩进与上面不齐"),
+    ("a: 'b\nc: 1\n", "没有闭合，从第 1 行开始"),
+    ("when: 2026-13-45\n", "若是文字请加引号"),
+    ("n: !!int x\n", "若是文字请加引号"),
+    ("b: !!bool x\n", "若是文字请加引号"),
     ("a: 1\na: 2\n", "'a' 重复"),
     ("- 1\n", "最外层"),
     ("_base_: nowhere.yaml\n", "nowhere.yaml"),
@@ -76,12 +81,27 @@ def test_overrides_reach_into_mappings_lists_and_new_keys():
 
 @pytest.mark.parametrize("override, said", [
     ("a.b", "a.b.c=值"), ("=1", "a.b.c=值"), ("a..b=1", "a.b.c=值"), ("list.9=1", "0–1"), ("list.x=1", "0–1"),
-    ("text.x=1", "没有 'x' 可改"), ("a=[1", "不是合法的 YAML"), ("a=!!python/name:os.system", "不是合法的 YAML"),
+    ("text.x=1", "没有 'x' 可改"), ("a=[1", "不是合法的 YAML"), ("a=2026-13-45", "不是合法的 YAML"),
+    ("a=" + "[" * 3000, "不是合法的 YAML"), ("a=!!python/name:os.system", "不是合法的 YAML"),
 ])
 def test_a_bad_override_is_one_clear_line(override, said):
     with pytest.raises(UserError) as error:
         apply_overrides({"list": [1, 2], "text": "t", "a": {}}, [override])
     assert said in str(error.value) and override in str(error.value)
+
+
+def test_other_files_than_a_recipe_are_told_apart(tmp_path):
+    write(tmp_path, "resnet50.yaml", "a: 1\n")
+    (tmp_path / "gbk.yaml").write_bytes("a: 中文\n".encode("gbk"))
+    for name, said in (("resnet50.yml", "是不是 .*resnet50.yaml"), (".", "是文件夹"), ("gbk.yaml", "UTF-8")):
+        with pytest.raises(UserError, match=said):
+            read_recipe(tmp_path / name)
+
+
+def test_an_override_makes_what_was_written_below_it_forgotten(tmp_path):
+    recipe, origins = read_recipe(write(tmp_path, "c.yaml", "a:\n  b: [{c: 1}, {c: 2}]\n"))
+    apply_overrides(recipe, ["a.b=[3]", "x.y=1"], origins)
+    assert origins == {"a": f"{tmp_path}/c.yaml:2", "a.b": "-o a.b=[3]", "x": "-o x.y=1", "x.y": "-o x.y=1"}
 
 
 keys = st.text("abcxyz", min_size=1, max_size=3)
