@@ -35,7 +35,7 @@ SEVEN = [{"name": "RandomOrder", "transforms": [{"name": name} for name in (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("PADDLE_CXR_REAL_DATA"), help="JPEG 文件夹；不给则用仿真图像")
+    parser.add_argument("--data", default=os.environ.get("PADDLE_CXR_REAL_DATA"), help="JPEG 文件夹；不给则用内置模体")
     parser.add_argument("--images", type=int, default=128, help="用多少张图像")
     parser.add_argument("--repeats", type=int, default=7, help="重复几轮，取中位数")
     arguments = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
             print(f"图像：{arguments.data} 下的 {len(files)} 张 JPEG")
         else:
             files = save_phantoms(Path(folder), arguments.images)
-            print(f"图像：{len(files)} 张 512×512 灰度 JPEG（内置仿真图像 phantom）")
+            print(f"图像：{len(files)} 张 512×512 灰度 JPEG（内置模体 phantom）")
         compare(files, arguments.repeats)
         measure_device(arguments.repeats)
 

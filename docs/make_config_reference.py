@@ -54,7 +54,7 @@ Arch: {name: ResNet18}
 
 ```bash
 python tools/train.py -c configs/resnet18.yaml -o Global.epochs=2 -o Optimizer.lr.learning_rate=1e-4
-python tools/train.py -c configs/resnet18.yaml -o DataLoader.Train.transform_ops.0.transforms.5.degrees=10
+python tools/train.py -c configs/resnet18.yaml -o Global.classes.1.zh=肺炎
 python tools/train.py -c configs/resnet18.yaml -o "DataLoader.Split={name: PatientSplit, val: 0.1, test: 0.1}"
 ```
 
@@ -65,7 +65,7 @@ python tools/train.py -c configs/resnet18.yaml -o "DataLoader.Split={name: Patie
 
 ### 回退：`fallback`
 
-`fallback` 是一份局部配方。数据集不在磁盘上时，它盖在其余部分之上，命令行大声提示。
+`fallback` 是一份局部配方。数据集不在磁盘上时，它盖在其余部分之上，命令行醒目提示。
 
 ```yaml
 _base_: _base_/classifier.yaml

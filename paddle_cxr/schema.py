@@ -183,7 +183,8 @@ def _explain(details: Sequence[Mapping[str, Any]]) -> str:
     value = detail.get("input")
     expected = " 或 ".join(dict.fromkeys(_expected(one) for one in details if _location(one) == location))
     accepted = [name for one in details if _location(one) == location for name in _quoted(one)]
-    return f"{path}：应为{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
+    gap = " " if expected[:1].isascii() else ""
+    return f"{path}：应为{gap}{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
 
 
 def as_written(value: Any) -> str:
@@ -228,14 +229,14 @@ _EXPECTED = {
     "int_type": "整数（int）",
     "float_type": "数字（float）",
     "string_type": "文字（str）",
-    "bool_type": " true 或 false（bool）",
+    "bool_type": "true 或 false（bool）",
     "list_type": "列表（list）",
-    "dict_type": " {{name: 组件名, 参数…}}",
+    "dict_type": "{{name: 组件名, 参数…}}",
     "model_type": "一组 键: 值",
     "tuple_type": "列表，如 [3, 224, 224]",
     "too_short": "至少 {min_length} 项的列表",
     "string_too_short": "不空的文字",
-    "string_pattern_mismatch": " auto、cpu、gpu 或 gpu:1 这样的写法",
+    "string_pattern_mismatch": "auto、cpu、gpu 或 gpu:1 这样的写法",
     "greater_than": "大于 {gt} 的数",
     "greater_than_equal": "不小于 {ge} 的数",
     "less_than": "小于 {lt} 的数",

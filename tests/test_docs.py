@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from paddle_cxr import recipe
+from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import open_source, split_source
 from paddle_cxr.errors import UserError
-from paddle_cxr.registry import accepted_arguments, check, components
+from paddle_cxr.registry import accepted_arguments, components
+from paddle_cxr.tasks.classification import check_components
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_OURS = {"output", "data", "cache", "build", "dist", "venv"}
@@ -160,11 +162,11 @@ def test_commands_name_existing_scripts_and_flags(page: Path, words: list[str]) 
 def test_commands_are_accepted_with_and_without_data(page: Path, words: list[str], empty: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     try:
-        recipe.load(config(words), overrides(words))
+        check_all(recipe.load(config(words), overrides(words)))
     except UserError as error:
         assert str(error).startswith("DataLoader.Source.root：找不到数据"), error
     monkeypatch.setattr(recipe, "_missing_data", lambda raw: None)
-    check_components(recipe.load(config(words), overrides(words)).recipe)
+    check_all(recipe.load(config(words), overrides(words)))
 
 
 # --- quoted errors --------------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def test_quoted_errors_of_recipes_are_the_real_ones(page: Path, command: str, an
     words = shlex.split(command.removeprefix("$ python "))
     assert answer.startswith("错误：")
     try:
-        check_components(recipe.load(config(words), overrides(words)).recipe)
+        check_all(recipe.load(config(words), overrides(words)))
     except UserError as error:
         assert answer == f"错误：{error}"
     else:
@@ -192,23 +194,10 @@ def test_quoted_errors_of_recipes_are_the_real_ones(page: Path, command: str, an
 
 # --- snippets -------------------------------------------------------------------------------------------------------
 
-def check_components(checked: recipe.Recipe) -> None:
-    """Check every component's name and arguments, which otherwise happens when it is built."""
-    check("arch", {k: v for k, v in checked.Arch.items() if k != "pretrained"}, "Arch")
-    check("loss", checked.Loss, "Loss", {"class_counts": ()})
-    optimizer = dict(checked.Optimizer)
-    check("lr", optimizer.pop("lr"), "Optimizer.lr", {"epochs": 1})
-    check("optimizer", optimizer, "Optimizer", {"model": None})
-    check("metric", checked.Metric, "Metric")
-    check_transforms(checked.DataLoader.Train.transform_ops, "DataLoader.Train.transform_ops")
-    for spec in checked.DataLoader.Train.batch_transform_ops:
-        check("batch_transform", spec, "DataLoader.Train.batch_transform_ops")
-
-
-def check_transforms(specs: list, path: str) -> None:
-    for number, spec in enumerate(specs):
-        _, arguments = check("transform", spec, f"{path}.{number}", {"yaml_path": ""})
-        check_transforms(arguments.get("transforms", []), f"{path}.{number}.transforms")
+def check_all(loaded: recipe.Loaded) -> None:
+    """As ``tools/train.py`` does before it reads an image."""
+    with explained(loaded.origins):
+        check_components(loaded.recipe)
 
 
 SNIPPETS = [(page, text) for page in GUIDES for text in blocks(page, "yaml")]
@@ -218,7 +207,7 @@ SNIPPETS = [(page, text) for page in GUIDES for text in blocks(page, "yaml")]
 def test_snippets_are_recipes(page: Path, text: str, empty: Path, any_data: None) -> None:
     file = Path("configs/snippet.yaml")
     file.write_text(text, encoding="utf-8")
-    check_components(recipe.load(file).recipe)
+    check_all(recipe.load(file))
 
 
 def picture(file: Path, shade: int = 0) -> None:

@@ -71,12 +71,34 @@ def test_present_data_does_not_fall_back(root, tmp_path, monkeypatch, class_fold
     ("Optimizr.name=Adam", "是不是 Optimizer？"),
     ("DataLoader.Train.transform_ops.0.name=RandomFlip", "没有叫 'RandomFlip' 的组件"),
     ("Global.classes=[{name: A, zh: 甲, en: A}]", "至少 2 项"),
-    ("Global.classes.1.name=NORMAL", "同时是"),
+    ("Global.classes.1.name=NORMAL", "Global.classes.1：'normal' 同时是 NORMAL 和 NORMAL"),
+    ("Global.classes.2.aliases=[normal]", "Global.classes.2：'normal' 同时是 NORMAL 和 COVID"),
+    ("Global.ranks=0", "Global.ranks：应不小于 1"),
+    ("Global.ranks=two", "Global.ranks：应为整数（int） 或 auto，现在是 'two'"),
+    ("Global.resume=maybe", "Global.resume：应为 auto 或 true 或 false"),
+    ("Global.keep=lats", "应为 best、last 之一，是不是 last？"),
+    ("Global.image_shape=[1, 64]", "Global.image_shape：应为三个数"),
+    ("Global.seed=99999999999999999999", "Global.seed：应为不大于"),
+    ("Global.output_dir=''", "Global.output_dir：应为不空的文字"),
+    ("Global.epochs=null", "现在是 空（null）"),
 ])
 def test_rules_between_fields(tiny_recipe, override, said):
     with pytest.raises(UserError) as error:
         load(tiny_recipe, [override])
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("  epochs:2\n", r"Global：应为一组 键: 值，现在是 'epochs:2'（.*半角冒号"),
+    ("  epochs： 2\n", "Global：应为一组 键: 值"),
+    ("\n", r"Global：应为一组 键: 值，现在是 空"),
+    ("  epochs: '2'\n", "Global.epochs：应为整数"),
+])
+def test_a_mistake_is_not_hidden_by_the_fallback_laid_over_it(root, tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(f"_base_: {root}/configs/resnet50.yaml\nGlobal:\n{text}", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{said}.*mine.yaml:[23]"):
+        load(tmp_path / "mine.yaml")
 
 
 def test_a_mistake_in_a_file_is_told_with_its_line(tiny_recipe):

@@ -6,7 +6,9 @@ import paddle.nn.functional as F
 import pytest
 
 from paddle_cxr.engine.average import BatchStatistics, WeightAverage
-from paddle_cxr.tasks.classification import hidden, probabilities_of
+from paddle_cxr.errors import UserError
+from paddle_cxr.recipe import load
+from paddle_cxr.tasks.classification import check_components, hidden, probabilities_of
 from paddle_cxr.tasks.losses import CrossEntropy
 from paddle_cxr.tasks.views import looks
 
@@ -113,3 +115,20 @@ def test_batch_statistics_end_as_the_weighted_mean_of_the_micro_batches():
 
 def layer_in_a_model(layer):
     return paddle.nn.Sequential(layer)
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("Arch.name=[a]", r"Arch.name：没有叫 \['a'\]"),
+    ("Arch.pretrained=3", "Arch.pretrained：应为"),
+    ("Optimizer.beta1=2", r"Optimizer.beta1：应为\[0, 1\) 内的数"),
+    ("Optimizer.epsilon=-1", "Optimizer.epsilon：应为不小于 0"),
+    ("Optimizer.weight_decay=.nan", "Optimizer.weight_decay：应为不小于 0"),
+    ("Optimizer.lr.learning_rate=-1", "Optimizer.lr.learning_rate：应为不小于 0"),
+    ("Optimizer.lr.warmup_epochs=.inf", "Optimizer.lr.warmup_epochs：应为不小于 0"),
+    ("Loss={name: CrossEntropy, label_smoothing: 2}", "Loss.label_smoothing"),
+    ("Loss={name: CrossEntropy, class_weights: [1, -1, 1]}", "Loss.class_weights：权重应不小于 0"),
+    ("DataLoader.Train.transform_ops.0.prob=2", "prob"),
+])
+def test_mistakes_are_found_before_any_image_is_read(tiny_recipe, override, said):
+    with pytest.raises(UserError, match=said):
+        check_components(load(tiny_recipe, [override]).recipe)

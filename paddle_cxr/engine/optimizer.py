@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import paddle
 
 from paddle_cxr.engine.schedules import Schedule
+from paddle_cxr.errors import UserError
 from paddle_cxr.registry import build, check, register
+
+_RANGES = {"beta1": (0, 1), "beta2": (0, 1), "momentum": (0, 1), "epsilon": (0, math.inf),
+           "weight_decay": (0, math.inf), "clip_norm": (0, math.inf)}
 
 
 def build_optimizer(spec: dict[str, Any], model: paddle.nn.Layer, epochs: int) -> tuple[paddle.optimizer.Optimizer,
@@ -23,8 +28,13 @@ def build_optimizer(spec: dict[str, Any], model: paddle.nn.Layer, epochs: int) -
 
 def check_optimizer(spec: dict[str, Any]) -> None:
     """Check the section's names and arguments without building; raises :class:`UserError`."""
-    check("lr", spec.get("lr"), "Optimizer.lr", {"epochs": 1})
-    check("optimizer", _without_lr(spec), "Optimizer", {"model": None})
+    build("lr", spec.get("lr"), "Optimizer.lr", epochs=1)
+    _, arguments = check("optimizer", _without_lr(spec), "Optimizer", {"model": None})
+    for name, (low, high) in _RANGES.items():
+        value = arguments.get(name)
+        if value is not None and not low <= value < high:
+            limit = f"[{low}, {high}) 内的数" if high < math.inf else "不小于 0 的有限数"
+            raise UserError(f"Optimizer.{name}：应为{limit}，现在是 {value}")
 
 
 def _without_lr(spec: dict[str, Any]) -> dict[str, Any]:

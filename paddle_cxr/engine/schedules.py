@@ -10,15 +10,23 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
 StepEach = Literal["batch", "epoch"]
 
 
 class Schedule:
-    """Shared part: linear warm-up from ``warmup_start`` to the schedule's own rate over ``warmup_epochs``."""
+    """Shared part: linear warm-up from ``warmup_start`` to the schedule's own rate over ``warmup_epochs``.
+
+    Raises :class:`UserError` for a negative, infinite or NaN value.
+    """
 
     def __init__(self, learning_rate: float, warmup_epochs: float, warmup_start: float, step_each: StepEach) -> None:
+        for name, value in (("learning_rate", learning_rate), ("warmup_epochs", warmup_epochs),
+                            ("warmup_start", warmup_start)):
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"Optimizer.lr.{name}：应为不小于 0 的数，现在是 {value}")
         self.learning_rate = learning_rate
         self.warmup_epochs = warmup_epochs
         self.warmup_start = warmup_start

@@ -29,6 +29,8 @@ class CrossEntropy:
                  class_weights: list[float] | Literal["balanced"] | None = None) -> None:
         if not 0 <= label_smoothing < 1:
             raise UserError(f"Loss.label_smoothing：应在 [0, 1) 内，现在是 {label_smoothing}")
+        if isinstance(class_weights, list) and not all(weight >= 0 for weight in class_weights):
+            raise UserError(f"Loss.class_weights：权重应不小于 0，现在是 {class_weights}")
         if class_weights == "balanced":
             counts = np.maximum(np.asarray(class_counts, dtype=np.float64), 1)
             class_weights = (counts.sum() / (len(counts) * counts)).tolist()
