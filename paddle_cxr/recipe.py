@@ -38,11 +38,15 @@ class Loaded:
         return tuple(ClassInfo(c.name, c.zh, c.en, tuple(c.aliases)) for c in self.recipe.Global.classes)
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:
     """Read, override, fall back if the data set is absent, and check a recipe.
 
     The ``fallback`` section is a partial recipe laid over the rest when the data set is not on disk.  ``-o`` values
     win over it.  A data set root given by ``-o`` never falls back: who names a folder means that folder.
+
+    Args:
+        for_data: whether the data set will be read.  Where only a trained model is wanted, a recipe whose output
+            folder holds one stands without its data.
 
     Raises:
         UserError: any mistake in the recipe, naming file, line and YAML path; data missing and no fallback.
@@ -54,7 +58,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     notices = []
     with explained(origins):
         fallback = raw.pop(FALLBACK_KEY, None)
-        absent = _missing_data(raw)
+        absent = _missing_data(raw) if for_data or not _is_trained(raw) else None
         if absent and fallback and not any(o.startswith("DataLoader.Source.") for o in overrides):
             if not isinstance(fallback, dict):
                 raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
@@ -74,6 +78,14 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         check("split", recipe.DataLoader.Split, "DataLoader.Split")
         check_rules(recipe)
     return Loaded(recipe, origins, notices)
+
+
+def _is_trained(raw: dict[str, Any]) -> bool:
+    settings = raw.get("Global")
+    if not isinstance(settings, dict):
+        return False
+    run = Path(str(settings.get("output_dir")))
+    return bool(settings.get("checkpoint")) or (run / "checkpoints").is_dir() or (run / "export").is_dir()
 
 
 def _missing_data(raw: dict[str, Any]) -> str | None:
@@ -131,6 +143,8 @@ def _check_training_rules(recipe: Recipe) -> None:
         if isinstance(settings.ranks, int) and settings.micro_batches % settings.ranks:
             raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches"
                             f"={settings.micro_batches}")
+    if settings.keep == "best" and not settings.eval_every:
+        raise UserError("Global.keep：best 需要训练中验证，但 Global.eval_every=0；请改为 Global.keep=last")
     if settings.early_stop and not settings.eval_every:
         raise UserError("Global.early_stop：需要训练中验证，但 Global.eval_every=0")
     if settings.fold is not None and (settings.folds is None or settings.fold >= settings.folds):

@@ -86,7 +86,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray | Tenso
     # The format stores bytes as they lie in memory, so they must lie in C order.
     arrays = {name: np.asarray(to_numpy(tensor), order="C") for name, tensor in tensors.items()}
     # Not save_file: a full disk would raise its own error and not the OSError that becomes one clear line.
-    write_atomic(path, lambda temporary: temporary.write_bytes(save(arrays, dict(metadata or {}))))
+    write_atomic(path, lambda temporary: temporary.write_bytes(save(arrays, dict(metadata) if metadata else None)))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -121,7 +121,7 @@ def test_prepare_data_writes_lists_that_train(trained, tmp_path):
     assert (tmp_path / "lists/report.json").is_file()
     source = f"{{name: ListFile, root: {trained}/chest3, file: {tmp_path}/lists/list.csv}}"
     done = run("train", "-c", "tiny.yaml", "-o", f"DataLoader.Source={source}", "-o",
-               "DataLoader.Split={name: Published}", "-o", f"Global.output_dir={tmp_path}/out", "-o",
+               "DataLoader.Split={name: Published, val: 0.2}", "-o", f"Global.output_dir={tmp_path}/out", "-o",
                "Global.epochs=1", cwd=trained)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -7,6 +7,8 @@ they are written, and the target appears only when everything is there.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import lzma
 import os
 import shutil
@@ -31,6 +33,10 @@ _BLOCK = 1 << 20
 # Below this an archive may have any ratio: text and masks legitimately shrink a thousandfold.
 _RATIO_FREE_BYTES = 64 << 20
 _MARKER = ".unpacked_from"
+# A tar header that holds a name or attributes is read into memory whole, before anybody has seen its size.
+_TAR_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                tarfile.GNUTYPE_LONGLINK)
+_TAR_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,23 +63,47 @@ def archive_stem(path: str | Path) -> str:
 def unpack_once(archive: str | Path, spare_parent: str | Path = "data") -> Path:
     """Unpack beside the archive, or under ``spare_parent`` where that folder is read-only; return the folder.
 
-    An earlier complete unpacking of the same archive (same size) is reused.
+    The folder is named after the archive, with 8 hex digits added where that name is taken by something else.  An
+    earlier complete unpacking of the same archive (see :func:`_identity`) is reused, and so is a folder beside it that
+    somebody unpacked by hand; one under ``spare_parent`` is not, since it need not have to do with this archive.
 
     Raises:
-        UserError: as :func:`unpack`, or the folder exists and came from another archive.
+        UserError: as :func:`unpack`.
     """
     archive = Path(archive)
-    label = f"{archive.name} {archive.stat().st_size}\n"
-    targets = [parent / archive_stem(archive) for parent in (archive.parent, Path(spare_parent))]
-    for target in targets:
-        marker = target / _MARKER
-        if marker.is_file() and marker.read_text(encoding="utf-8") != label:
-            raise UserError(f"文件夹 {target} 是由另一个压缩包（{marker.read_text(encoding='utf-8').strip()}）解开的；"
-                            "请先删除或改名，再重新运行")
-        if target.is_dir():
-            return target
-    target = targets[0] if _writable(archive.parent) else targets[1]
-    return unpack(archive, target, marker=label)
+    label = _identity(archive)
+    stem = archive_stem(archive)
+    other = f"{stem}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    for parent in (archive.parent, Path(spare_parent)):
+        for name in (stem, other):
+            if _marker_of(parent / name) == label:
+                return parent / name
+    by_hand = archive.parent / stem
+    if by_hand.is_dir() and _marker_of(by_hand) is None:
+        return by_hand
+    parent = archive.parent if _writable(archive.parent) else Path(spare_parent)
+    return unpack(archive, parent / (other if (parent / stem).exists() else stem), marker=label)
+
+
+def _identity(archive: Path) -> str:
+    """One line that tells this archive from another of its name: size, time, and a hash of the first and last MiB."""
+    try:
+        facts = archive.stat()
+        with open(archive, "rb") as file:
+            ends = hashlib.sha256(file.read(_BLOCK))
+            file.seek(max(0, facts.st_size - _BLOCK))
+            ends.update(file.read(_BLOCK))
+    except OSError as error:
+        raise UserError(f"无法读取压缩包 {archive}（{error.strerror}）；请检查路径和权限") from None
+    return f"{archive.name} {facts.st_size} {facts.st_mtime_ns} {ends.hexdigest()}\n"
+
+
+def _marker_of(folder: Path) -> str | None:
+    """What was left in the folder when it was unpacked, or None."""
+    try:
+        return (folder / _MARKER).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _writable(folder: Path) -> bool:
@@ -97,7 +127,8 @@ def unpack(archive: str | Path, into: str | Path, *, max_bytes: int = 200 * GIB,
         max_bytes: most bytes to write, declared or actual.
         max_ratio: most bytes to write per byte of the archive, once past 64 MiB (a decompression bomb has ~1000).
         max_files: most files.
-        marker: text left in ``.unpacked_from`` inside the folder (used by :func:`unpack_once`).
+        marker: text left in ``.unpacked_from`` inside the folder (used by :func:`unpack_once`).  Where ``into`` is
+            there already with the same text, another process was faster, and it is returned.
 
     Raises:
         UserError: not an archive, broken or truncated, encrypted, a path or link leading outside, too large, too many
@@ -106,8 +137,11 @@ def unpack(archive: str | Path, into: str | Path, *, max_bytes: int = 200 * GIB,
     archive, into = Path(archive), Path(into)
     if not archive.is_file():
         raise UserError(f"找不到压缩包 {archive}")
+    taken = UserError(f"文件夹 {into} 已存在；请先删除或改名，再解压 {archive}")
     if into.exists():
-        raise UserError(f"文件夹 {into} 已存在；请先删除或改名，再解压 {archive}")
+        if marker and _marker_of(into) == marker:
+            return into
+        raise taken
     limit = int(min(max_bytes, max(max_ratio * archive.stat().st_size, _RATIO_FREE_BYTES)))
     with writing_to(into):
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -120,9 +154,10 @@ def unpack(archive: str | Path, into: str | Path, *, max_bytes: int = 200 * GIB,
             try:
                 temporary.rename(into)
             except OSError:
-                if not into.is_dir():
+                if not into.exists():
                     raise
-                # Another process unpacked the same archive meanwhile: its folder is as good as ours.
+                if not marker or _marker_of(into) != marker:
+                    raise taken from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return into
@@ -154,6 +189,9 @@ def _extract(archive: Path, into: Path, limit: int, max_files: int) -> None:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"压缩包 {archive}：文件名 {Path(str(error.filename)).name!r} 重复出现，拒绝解压") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"压缩包 {archive}：文件名太长（file name too long）："
+                            f"{Path(str(error.filename)).name[:60]}…；请缩短后重新打包") from None
         if error.errno is not None:  # the disk's; gzip and bz2 raise OSError for bad data too, without a number
             raise
         raise _broken(archive, error) from None
@@ -188,9 +226,10 @@ def _copy(archive: Path, member: _Member, target: Path, limit: int) -> int:
 def _target(archive: Path, into: Path, name: str) -> Path | None:
     """Where a member goes, None for litter; raises UserError for a path that would leave ``into``."""
     path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
-    first = path.parts[0] if path.parts else ""
-    if path.is_absolute() or ".." in path.parts or ":" in first or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise UserError(f"压缩包 {archive}：路径 {name!r} 指向目标文件夹之外，拒绝解压")
+    if any(":" in part for part in path.parts):  # a drive, or a stream hidden behind another file
+        raise UserError(f"压缩包 {archive}：路径 {name!r} 含冒号，在 Windows 上指向目标文件夹之外，拒绝解压")
     litter = "__MACOSX" in path.parts or path.name.startswith("._")
     if not path.parts or litter or path.name in (".DS_Store", "Thumbs.db", "desktop.ini", _MARKER):
         return None
@@ -219,7 +258,10 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     """The member's name, decoded: zip tools on Chinese Windows write GBK, macOS UTF-8, both without saying so."""
     if info.flag_bits & 0x800:  # declared UTF-8
         return info.filename
-    raw = info.filename.encode("cp437", errors="replace")  # undo zipfile's assumption
+    try:
+        raw = info.filename.encode("cp437")  # undo zipfile's assumption
+    except UnicodeEncodeError:  # it was none: newer versions of Python read the Unicode name some tools add
+        return info.filename
     for encoding in ("utf-8", "gb18030"):
         try:
             return raw.decode(encoding)
@@ -228,9 +270,20 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return info.filename
 
 
+class _CheckedTarInfo(tarfile.TarInfo):
+    """A tar header that says what it is before it is read."""
+
+    def _proc_member(self, file: tarfile.TarFile) -> tarfile.TarInfo:
+        # tarfile offers no public place between parsing a header and reading what belongs to it.
+        if self.type in _TAR_HEADERS and self.size > _TAR_HEADER_BYTES:
+            raise UserError(f"压缩包 {file.name}：文件头有 {self.size} 字节，可能是解压炸弹（decompression bomb），"
+                            "拒绝解压")
+        return super()._proc_member(file)
+
+
 def _tar_members(archive: Path) -> Iterator[_Member]:
     try:
-        opened = tarfile.open(archive)
+        opened = tarfile.open(archive, tarinfo=_CheckedTarInfo)
     except (tarfile.TarError, EOFError, zlib.error):
         raise UserError(f"压缩包 {archive} 不是 tar 文件，或已损坏、不完整，请重新下载") from None
     with opened:

@@ -7,8 +7,9 @@ description and its length::
     picture 0 | picture 1 | … | JSON {key, shape, kept, broken} | length of the JSON (8 bytes) | b"CXRCACHE"
 
 It is written beside and renamed into place, so it is whole or absent, and its name holds a hash of everything it
-depends on (files, their sizes and times, geometry, versions), so it is never out of date.  It may be deleted at any
-time.
+depends on (folder, files, their sizes and times, geometry, versions), so it is never out of date.  Why a file could not
+be read is no part of that (a permission, a share that was away), so broken files are tried again whenever the cache is
+opened.  It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_atomic
 
 # Raised by hand when the file's layout, or what Source.read returns, changes.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 _MAGIC = b"CXRCACHE"
 _NAMED_IN_ERROR = 5
@@ -133,7 +134,7 @@ class DecodedCache:
                 if free < needed:
                     raise OSError(f"需要 {needed / 2**30:.2f} GiB，只剩 {free / 2**30:.2f} GiB")
                 self._write(path, key)
-                opened = self._open(path, key)
+                opened = self._open(path, key, try_broken_again=False)
         except (OSError, UserError) as error:
             # files.write_atomic reports a full or read-only disk as a UserError caused by the OSError.
             if isinstance(error, UserError) and not isinstance(error.__cause__, OSError):
@@ -163,8 +164,8 @@ class DecodedCache:
 
         write_atomic(path, write)
 
-    def _open(self, path: Path, key: str) -> tuple[np.ndarray, dict[int, str]] | None:
-        """Map the file, or None where it is absent, cut short, damaged or another cache's."""
+    def _open(self, path: Path, key: str, try_broken_again: bool = True) -> tuple[np.ndarray, dict[int, str]] | None:
+        """Map the file, or None where it is absent, cut short, damaged, another cache's or lacks a readable picture."""
         if not path.is_file():
             return None
         description = _read_description(path)
@@ -173,6 +174,13 @@ class DecodedCache:
             return None
         shape = (description["count"], *description["shape"])
         broken = {index: line for index, line in description["broken"]}
+        if broken and try_broken_again:
+            again = decode_all(self._source, self._preprocess, self._workers, list(broken))
+            broken = {picture.index: picture.error for picture in again if picture.error}
+            readable = len(description["broken"]) - len(broken)
+            if readable:
+                self.notices.append(f"图像缓存 {path} 里记为坏图的有 {readable} 张现在能读取，正在重建")
+                return None
         # An empty file cannot be mapped; the constructor then reports that no picture is readable.
         images = np.memmap(path, np.uint8, mode="r", shape=shape) if description["count"] else np.empty(shape, np.uint8)
         return images, broken
@@ -195,9 +203,11 @@ class PicturesOnDemand:
 
 
 def cache_key(source: Source, preprocess: Preprocess) -> str:
-    """64 hex digits over all that decides the pictures: the source, every file's size and time, geometry, versions."""
+    """64 hex digits over all that decides the pictures: source, folder, files' sizes and times, geometry, versions."""
     digest = hashlib.sha256()
-    facts = [CACHE_VERSION, PIL.__version__, type(source).__name__, source.name, source.fingerprint(),
+    # Two data sets may have files of equal names, sizes and times; a made-up one has no folder.
+    root = str(source.root.resolve()) if source.root.is_dir() else ""
+    facts = [CACHE_VERSION, PIL.__version__, type(source).__name__, source.name, root, source.fingerprint(),
              preprocess.geometry_dict()]
     digest.update(json.dumps(facts).encode())
     for record in source.records:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paddle_cxr.cpu import available_cores
+from paddle_cxr.data.image import MissingReader
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import Source
 from paddle_cxr.errors import UserError
@@ -31,23 +32,29 @@ class Picture(NamedTuple):
     error: str | None
 
 
-def decode_all(source: Source, preprocess: Preprocess, workers: int | None = None) -> Iterator[Picture]:
-    """Read and resize every picture of ``source``, in order; unreadable files come as errors, not exceptions.
+def decode_all(source: Source, preprocess: Preprocess, workers: int | None = None,
+               indices: Sequence[int] | None = None) -> Iterator[Picture]:
+    """Read and resize the pictures of ``source``, in order; unreadable files come as errors, not exceptions.
 
     Args:
         workers: processes; None for one per available core.
+        indices: the pictures; None for all.
+
+    Raises:
+        MissingReader: a package is not installed, which says nothing against the files.
     """
-    total = len(source.records)
+    indices = range(len(source.records)) if indices is None else indices
+    total = len(indices)
     workers = available_cores() if workers is None else workers
     if workers <= 1 or total < _WORTH_PROCESSES:
-        for index in range(total):
+        for index in indices:
             yield _decode(source, preprocess, index)
         return
     # Processes and not threads: drawing phantoms and stretching 16-bit films is numpy under Python's lock.
     # Forked, so that a source of any kind (and a notebook without a main module) needs no pickling.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     with ProcessPoolExecutor(workers, multiprocessing.get_context(method), _start_worker, (source, preprocess)) as pool:
-        chunks = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
+        chunks = (indices[start:start + _CHUNK] for start in range(0, total, _CHUNK))
         pending: deque[Future[list[Picture]]] = deque()
         try:
             for chunk in chunks:
@@ -66,6 +73,8 @@ def decode_all(source: Source, preprocess: Preprocess, workers: int | None = Non
 def _decode(source: Source, preprocess: Preprocess, index: int) -> Picture:
     try:
         return Picture(index, preprocess.geometry(source.read(index)), None)
+    except MissingReader:
+        raise
     except (UserError, OSError) as error:
         where, line = source.locate(index), str(error)
         return Picture(index, None, line if where in line else f"{where}：{line}")
@@ -89,6 +98,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _decode_chunk(indices: range) -> list[Picture]:
+def _decode_chunk(indices: Sequence[int]) -> list[Picture]:
     assert _worker_job is not None
     return [_decode(*_worker_job, index) for index in indices]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle_cxr.data.image import ImageError, ImageFacts, check_size, scale_to_uint8, stretch
-from paddle_cxr.errors import UserError
+from paddle_cxr.data.image import ImageError, ImageFacts, MissingReader, check_size, scale_to_uint8, stretch
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -28,7 +27,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, ImageFacts]:
     Without a window in the file the grey levels are stretched as for 16-bit images (:func:`image.stretch`).
 
     Raises:
-        UserError: pydicom is not installed.
+        MissingReader: pydicom is not installed.
         ImageError: not DICOM, no pixels, several frames, colour, lateral, not a radiograph, or a compression for which
             no decoder is installed.
     """
@@ -37,7 +36,8 @@ def read_dicom(path: Path) -> tuple[np.ndarray, ImageFacts]:
         from pydicom.errors import InvalidDicomError
         from pydicom.pixels import apply_modality_lut, apply_voi_lut
     except ImportError:
-        raise UserError(f'图像 {path}：读取 DICOM 需要 pydicom 3 以上，请先安装：pip install "pydicom>=3"') from None
+        raise MissingReader(f'图像 {path}：读取 DICOM 需要 pydicom 3 以上，请先安装：'
+                            'pip install "pydicom>=3"') from None
     try:
         dataset = dcmread(path)
         _check_usable(path, dataset)

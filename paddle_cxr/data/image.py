@@ -6,8 +6,10 @@ how they treat a palette, an alpha channel or a 16-bit film.  DICOM is read in :
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,11 +23,12 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_
 # clip: enough to ignore a burnt-in letter or a dead pixel, too little to touch anatomy.
 _CLIPPED_PERCENT = 0.1
 _EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
 
 
 class ImageError(UserError):
     """An image that cannot be used; ``kind`` is one of ``missing``, ``extension``, ``empty``, ``not_image``,
-    ``truncated``, ``bomb``, ``frames``, ``dicom``."""
+    ``truncated``, ``bomb``, ``frames``, ``depth``, ``dicom``."""
 
     def __init__(self, path: str | Path, kind: str, reason: str) -> None:
         super().__init__(f"图像 {path}：{reason}")
@@ -38,6 +41,10 @@ class ImageError(UserError):
         return type(self), (self.path, self.kind, self.reason)
 
 
+class MissingReader(UserError):
+    """A package is not installed: never a reason to leave images out as broken."""
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """How an image was stored, before it became 8 bits.
@@ -45,7 +52,7 @@ class ImageFacts:
     Attributes:
         format: ``PNG``, ``JPEG``, ``TIFF``, ``DICOM`` …
         mode: Pillow's mode (``L``, ``RGB``, ``RGBA``, ``P``, ``I;16``, ``F`` …), or DICOM's photometric interpretation.
-        bits: bits per sample: 1, 8, 16 or 32.
+        bits: bits per sample: 1, 8, 16 or 32 (in DICOM those stored).
         rotated: an EXIF orientation other than upright was applied.
     """
 
@@ -62,12 +69,14 @@ def read_image(path: str | Path) -> np.ndarray:
     - transparency (RGBA, LA, palette) is composited on black, the background of a radiograph;
     - 16-bit, 32-bit and float grey are stretched linearly so that the 0.1 and 99.9 percentiles become 0 and 255
       (such files carry no window), except where integers already fit 8 bits: those are kept;
+    - TIFF whose photometric interpretation is WhiteIsZero is inverted;
     - the EXIF orientation is applied;
     - DICOM: modality and VOI transforms applied, MONOCHROME1 inverted (:mod:`paddle_cxr.data.dicom`).
 
     Raises:
         ImageError: (a UserError naming the file) missing, extension not in :data:`EXTENSIONS`, empty, not an image,
-            truncated, larger than Pillow's decompression-bomb limit, several frames, unusable DICOM.
+            truncated, larger than Pillow's decompression-bomb limit, several frames, 16-bit colour, unusable DICOM.
+        MissingReader: DICOM, and pydicom is not installed.
     """
     return read_with_facts(path)[0]
 
@@ -91,12 +100,14 @@ def read_with_facts(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
         from paddle_cxr.data.dicom import read_dicom
 
         return read_dicom(path)
-    return _read_with_pillow(path)
+    return _read_with_pillow(path, head)
 
 
-def _read_with_pillow(path: Path) -> tuple[np.ndarray, ImageFacts]:
+def _read_with_pillow(path: Path, head: bytes) -> tuple[np.ndarray, ImageFacts]:
     try:
-        with Image.open(path) as image:
+        # Through a file object: given a path, Pillow maps an uncompressed TIFF into memory after it has swapped width
+        # and height for an EXIF orientation of 5 … 8, and the rows come out sheared.
+        with open(path, "rb") as file, Image.open(file) as image:
             check_size(path, *image.size)
             # MPO is what phones and cameras write as .jpg: a photograph plus a preview, of which the first counts.
             frames = getattr(image, "n_frames", 1)
@@ -104,8 +115,15 @@ def _read_with_pillow(path: Path) -> tuple[np.ndarray, ImageFacts]:
                 raise ImageError(path, "frames", f"含 {frames} 帧，需要单帧图像；请先导出其中一帧")
             facts = ImageFacts(image.format or "?", image.mode, _bits(image),
                                image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1))
+            _check_depth(path, image, head)
+            # Pillow inverts 8-bit WhiteIsZero itself, but not what it opens in the modes I and F.
+            tags = image.tag_v2 if image.format == "TIFF" else {}
+            inverted = tags.get(_TIFF_PHOTOMETRIC) == 0 and image.mode.startswith(("I", "F"))
             image.load()
-            return _to_uint8(ImageOps.exif_transpose(image), path), facts
+            if image.format == "PNG":
+                _check_png_end(path, file)
+            pixels = _to_uint8(ImageOps.exif_transpose(image), path)
+            return (255 - pixels if inverted else pixels), facts
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -127,6 +145,28 @@ def check_size(path: Path, width: int, height: int) -> None:
                                        "（decompression bomb）；请先缩小图像")
 
 
+def _check_png_end(path: Path, file: BinaryIO) -> None:
+    """Refuse a PNG cut off before its end mark, which Pillow accepts when the cut comes after the last pixel."""
+    file.seek(8)  # the signature
+    while len(head := file.read(8)) == 8:  # length and name of a chunk; a checksum follows its content
+        if head[4:] == b"IEND":
+            return
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    raise ImageError(path, "truncated", "文件不完整（truncated，没有结束标记 IEND），请重新下载")
+
+
+def _check_depth(path: Path, image: Image.Image, head: bytes) -> None:
+    """Refuse colour of more than 8 bits a channel: Pillow drops the low byte, which of a 12-bit film leaves nothing."""
+    bits = 8
+    if image.format == "PNG":
+        bits = head[24]  # IHDR
+    elif image.format == "TIFF":
+        bits = max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,)))
+    if bits > 8 and len(image.getbands()) > 1:
+        raise ImageError(path, "depth", f"是每通道 {bits} 位的 {image.mode} 图像，读取时会丢失低位；"
+                                        "请另存为 16 位灰度（grayscale）或 8 位图像")
+
+
 def _bits(image: Image.Image) -> int:
     if image.mode == "I" and image.format == "PNG":  # how Pillow before 11 opens 16-bit PNG
         return 16
@@ -135,11 +175,16 @@ def _bits(image: Image.Image) -> int:
 
 def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
     """Pillow image of any mode → uint8 ``[H, W]`` or ``[H, W, 3]``."""
+    transparent = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
-        return stretch(np.asarray(image), path)
-    if image.mode in ("1", "L"):
+        values = np.asarray(image)
+        hidden = values == transparent if isinstance(transparent, int) else np.zeros(values.shape, bool)
+        if hidden.any() and not hidden.all():  # black, but no part of the window
+            values = np.where(hidden, values[~hidden].min(), values)
+        return stretch(values, path)
+    if image.mode in ("1", "L") and transparent is None:
         return np.array(image.convert("L"))
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+    if "A" in image.getbands() or "a" in image.getbands() or transparent is not None:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(background, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,10 @@ import numpy as np
 from paddle_cxr.data.cache import DecodedCache
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo, Source
-from paddle_cxr.data.splits import fold_of, patient_overlap
+from paddle_cxr.data.splits import fold_notice, fold_of, patient_overlap
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.registry import build
+from paddle_cxr.registry import build, find
 from paddle_cxr.schema import DataLoaderSection
 
 ALL = "all"
@@ -25,13 +26,18 @@ class View(Source):
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         super().__init__(source.name, source.root, source.classes, [source.records[i] for i in indices])
         self.demo = source.demo
-        self._source, self._indices = source, list(indices)
+        self._source, self._indices = source, [int(i) for i in indices]
 
     def read(self, index: int) -> np.ndarray:
         return self._source.read(self._indices[index])
 
     def locate(self, index: int) -> str:
         return self._source.locate(self._indices[index])
+
+    def fingerprint(self) -> str:
+        """As of other sources; over the whole source's, which alone knows what decides made-up pictures."""
+        text = f"{self._source.fingerprint()} {self._indices}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -44,6 +50,7 @@ class LabelledData:
         images: uint8 [N, H, W] or [N, H, W, 3], one a record of ``source``.
         labels: int64 [N].
         subsets: the subset's name of every record.
+        val_is_test: the division has no ``val`` and gives ``test`` to whoever asks for it.
     """
 
     source: Source
@@ -51,6 +58,7 @@ class LabelledData:
     images: np.ndarray
     labels: np.ndarray
     subsets: list[str]
+    val_is_test: bool = False
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -58,7 +66,7 @@ class LabelledData:
 
     def positions(self, subset: str) -> np.ndarray:
         """Positions of a subset's records; raises :class:`UserError` when there are none."""
-        return _members(self.subsets, subset)
+        return _members(self.subsets, subset, self.val_is_test)
 
     def groups(self, positions: np.ndarray) -> list[str] | None:
         """Patient id of each position, or None where the data set knows no patients."""
@@ -127,10 +135,19 @@ def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, s
     source = open_source(loaded)
     for notice in getattr(source, "notices", []):
         say(notice)
-    subsets = subsets or split_source(source, section)
-    _prove_disjoint(source, subsets, say)
+    val_is_test = False
+    if subsets is None:
+        subsets = split_source(source, section)
+        declared = getattr(find("split", section.Split["name"], "DataLoader.Split"), "val_is_test", False)
+        val_is_test = declared and "val" not in subsets and "test" in subsets
+    elif loaded.recipe.Global.folds and (notice := fold_notice(source.records, loaded.recipe.Global.folds)):
+        say(notice)
+    if val_is_test and (only or section.Eval.subset) == "val":
+        say(f"!! {section.Split['name']} 没有验证集（val）：改用测试集（test）验证，在它上面选出的最好一轮偏乐观；"
+            "要单独的验证集，请改用 PatientSplit")
+    prove_disjoint(source, subsets, say)
     if only is not None:
-        members = _members(subsets, only)
+        members = _members(subsets, only, val_is_test)
         source, subsets = View(source, members), [subsets[i] for i in members]
     preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
     cache = DecodedCache(source, preprocess, on_error=section.on_error, mode=section.cache.mode,
@@ -142,22 +159,23 @@ def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, s
     if len(cache.kept) < len(source.records):
         source, subsets = View(source, cache.kept), [subsets[i] for i in cache.kept]
     labels = np.array([record.label for record in source.records], dtype=np.int64)
-    return LabelledData(source, preprocess, cache.images, labels, subsets)
+    return LabelledData(source, preprocess, cache.images, labels, subsets, val_is_test)
 
 
-def _members(subsets: list[str], wanted: str) -> np.ndarray:
+def _members(subsets: list[str], wanted: str, val_is_test: bool) -> np.ndarray:
     names = set(subsets)
     if wanted == ALL:
         return np.arange(len(subsets))
-    if wanted == "val" and "val" not in names and "test" in names:
-        wanted = "test"  # divisions without a validation part (the blog's) evaluate on the test part
+    if wanted == "val" and val_is_test and "val" not in names:
+        wanted = "test"
     if wanted not in names:
         raise UserError(f"子集 {wanted!r} 里没有图像（现有子集：{'、'.join(sorted(names))}）；"
                         "请改 DataLoader.Split 或 DataLoader.Train/Eval.subset")
     return np.array([i for i, name in enumerate(subsets) if name == wanted], dtype=np.int64)
 
 
-def _prove_disjoint(source: Source, subsets: list[str], say: Callable[[str], None]) -> None:
+def prove_disjoint(source: Source, subsets: list[str], say: Callable[[str], None]) -> None:
+    """Say how many patients lie in more than one subset: it must be none."""
     if len(set(subsets)) < 2 or all(record.patient_id is None for record in source.records):
         return
     overlap = patient_overlap(source.records, subsets)

@@ -50,7 +50,8 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
         workers: number of processes, or ``auto``.
 
     Raises:
-        UserError: the source is not on disk, unreadable images or duplicates as above, nothing left, cannot write.
+        UserError: the source is not on disk, unreadable images or duplicates as above, nothing left of the data set or
+            of a class, cannot write; a package that an image needs is not installed (never a reason to skip it).
     """
     started = time.monotonic()
     if source.demo:
@@ -74,6 +75,7 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
         left_out += dropped
     if not kept:
         raise UserError(f"数据 {source.root} 检查后没有剩下可用的图像")
+    _check_classes_left(source, kept)
     subsets = split([item.record for item in kept])
     subset_of = {item.record.path: subset for item, subset in zip(kept, subsets, strict=True)}
     copies = [_describe(source, pair, two, subset_of) for pair, two in found]
@@ -86,6 +88,17 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
     report["seconds"] = round(time.monotonic() - started, 1)
     _write(source, output, kept, subsets, left_out, copies, report)
     return report
+
+
+def _check_classes_left(source: Source, kept: Sequence[_Item]) -> None:
+    """A class that lost all its images would silently become one the model never sees."""
+    left = {item.record.label for item in kept}
+    had = source.counts()
+    gone = [f"{info.name}（原有 {had[info.name]} 张）" for label, info in enumerate(source.classes)
+            if had[info.name] and label not in left]
+    if gone:
+        raise UserError(f"数据 {source.root} 检查后，类别 {'、'.join(gone)} 一张可用的图像也没有剩下；请修复这些图像，"
+                        "或从 Global.classes 中去掉该类")
 
 
 def _drop(kept: list[_Item], pairs: Sequence[Duplicate]) -> tuple[list[_Item], list[tuple[_Item, str, str]]]:
@@ -221,8 +234,10 @@ def summary(report: dict[str, Any]) -> str:
                      "名单见 duplicates.csv")
         worst = sorted(copies, key=lambda one: -len({"labels", "subsets", "folds"} & set(one["flags"])))
         lines += [f"  {_line(one)}" for one in worst[:10]]
-    # Published reads the split column just written; NoSplit leaves nothing for it to read.
-    rule = "NoSplit" if report["split"] == "NoSplit" else "Published"
+    # Published reads the split column just written, and needs to be told where to take validation images from when it
+    # names none; NoSplit leaves nothing for it to read.
+    published = "Published" if "val" in report["counts"] else "Published, val: 0.1"
+    rule = "NoSplit" if report["split"] == "NoSplit" else published
     lines += [f"已写入 {report['output']}；训练时可用：", "  DataLoader:",
               f"    Source: {{name: ListFile, root: {report['root']}, file: {report['output']}/list.csv}}",
               f"    Split: {{name: {rule}}}"]

@@ -84,6 +84,8 @@ class BlogSplit:
     The blog took the order of ``os.listdir``, which differs between machines, and ignored patients.
     """
 
+    val_is_test = True  # read where subsets are looked up, which also tells the user
+
     def __call__(self, records: Sequence[Record]) -> list[str]:
         by_class: dict[int, list[int]] = defaultdict(list)
         for index in sorted(range(len(records)), key=lambda one: records[one].path):
@@ -107,18 +109,19 @@ class NoSplit:
 def fold_of(records: Sequence[Record], k: int, seed: int = 0) -> list[int]:
     """Fold number 0 … k-1 of every record, for cross-validation.
 
-    The published folds (``Record.fold``) where every record has one and there are exactly ``k``; otherwise patients
-    are dealt out so that every class is spread evenly.
+    The published folds (``Record.fold``) where there are exactly ``k``; otherwise patients are dealt out so that every
+    class is spread evenly, and :func:`fold_notice` says so where there are published folds.
 
     Raises:
-        UserError: k below 2, a class with fewer than k patients, or published folds that share a patient.
+        UserError: k below 2, a class with fewer than k patients, published folds that share a patient, or that only
+            some records have.
     """
     if k < 2:
         raise UserError(f"Global.folds：交叉验证至少 2 折，现在是 {k}")
-    published = {record.fold for record in records}
-    if None not in published and len(published) == k:
-        order = {fold: number for number, fold in enumerate(sorted(published))}  # type: ignore[type-var]
-        folds = [order[record.fold] for record in records]
+    published = _published_folds(records)
+    if len(published) == k:
+        order = {fold: number for number, fold in enumerate(published)}
+        folds = [order[record.fold] for record in records]  # type: ignore[index]  # all have one, or none has
         shared = sum(patient_overlap(records, [str(fold) for fold in folds]).values())
         if shared:
             raise UserError(f"列表中的 fold 列有 {shared} 处同一患者分在不同的折；请改正，或删去 fold 列由程序划分")
@@ -129,6 +132,25 @@ def fold_of(records: Sequence[Record], k: int, seed: int = 0) -> list[int]:
     if fewest < k:
         raise UserError(f"Global.folds：类别 {label} 只有 {fewest} 位患者，不能分成 {k} 折")
     return assign_groups(patients, labels, [1 / k] * k, seed)
+
+
+def fold_notice(records: Sequence[Record], k: int) -> str | None:
+    """What to tell the user where :func:`fold_of` leaves published folds aside because there are not ``k``, or None."""
+    published = _published_folds(records)
+    if not published or len(published) == k:
+        return None
+    return (f"!! 列表中的 fold 列有 {len(published)} 折，而 Global.folds={k}：不用它，改由程序按患者划分；"
+            f"要用发布的折，请设 Global.folds={len(published)}")
+
+
+def _published_folds(records: Sequence[Record]) -> list[int]:
+    """The fold numbers there are, sorted; raises UserError where only some records have one."""
+    published = {record.fold for record in records if record.fold is not None}
+    without = [record.path for record in records if record.fold is None]
+    if published and without:
+        raise UserError(f"列表中的 fold 列不完整：{len(without)} 张没有折号（例如 {without[0]}）；"
+                        "请补全，或删去 fold 列由程序划分")
+    return sorted(published)
 
 
 def patient_overlap(records: Sequence[Record], subsets: Sequence[str]) -> dict[str, int]:

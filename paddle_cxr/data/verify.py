@@ -14,7 +14,6 @@ Copies cropped by 2 % or histogram-equalised are not found.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from paddle_cxr.cpu import available_cores
 from paddle_cxr.data.image import ImageError, ImageFacts, read_with_facts
 from paddle_cxr.errors import UserError
 
@@ -82,7 +82,11 @@ class Duplicate:
 
 
 def inspect_image(path: str | Path) -> Inspection:
-    """Read one image fully and describe it; an unreadable one is described, not raised."""
+    """Read one image fully and describe it; an unreadable one is described, not raised.
+
+    Raises:
+        MissingReader: a package is not installed, which says nothing against the image.
+    """
     try:
         pixels, facts = read_with_facts(path)
     except ImageError as error:
@@ -129,7 +133,7 @@ def inspect_all(paths: Sequence[str], workers: int | Literal["auto"] = "auto") -
     from tqdm import tqdm
 
     progress = partial(tqdm, total=len(paths), desc="检查图像", unit="张", disable=None)
-    count = min(_usable_cpus() if workers == "auto" else workers, len(paths) // 32)
+    count = min(available_cores() if workers == "auto" else workers, len(paths) // 32)
     if count <= 1:  # starting a process takes longer than reading a few dozen images
         return list(progress(map(inspect_image, paths)))
     # spawn: a forked copy of a process in which Paddle or BLAS has started threads may hang
@@ -138,12 +142,6 @@ def inspect_all(paths: Sequence[str], workers: int | Literal["auto"] = "auto") -
             return list(progress(pool.map(inspect_image, paths, chunksize=8)))
         except BrokenProcessPool:
             raise UserError("检查图像的子进程被系统结束，多半是内存不足；请设 Prepare.workers=1 再试") from None
-
-
-def _usable_cpus() -> int:
-    """Processors this process may run on, where the system says so."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def find_duplicates(inspections: Sequence[Inspection]) -> list[Duplicate]:

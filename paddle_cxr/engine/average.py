@@ -14,13 +14,15 @@ class BatchStatistics:
     """
 
     def __init__(self, model: paddle.nn.Layer) -> None:
-        # Paddle keeps these two as parameters that are not trained, not as buffers.
-        self.tensors = [tensor for layer in model.sublayers() if hasattr(layer, "_mean")
-                        for tensor in (layer._mean, layer._variance)]
+        self._layers = [layer for layer in model.sublayers() if hasattr(layer, "_mean")]
+        self.tensors: list[paddle.Tensor] = []
         self._before: list[paddle.Tensor] = []
         self._sums: list[paddle.Tensor] = []
 
     def begin_step(self) -> None:
+        # Paddle keeps these two as parameters that are not trained, not as buffers. Frozen layers keep theirs.
+        self.tensors = [tensor for layer in self._layers if layer.training
+                        for tensor in (layer._mean, layer._variance)]
         self._before = [tensor.clone() for tensor in self.tensors]
         self._sums = [paddle.zeros_like(tensor) for tensor in self.tensors]
 

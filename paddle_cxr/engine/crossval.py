@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr import plots
-from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source
+from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source, prove_disjoint
+from paddle_cxr.data.records import Source
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import (
@@ -73,19 +74,31 @@ def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: 
     if _finished(loaded, fold) is not None:
         say(f"第 {fold} 折已完成，跳过")
         return
-    settings = loaded.recipe.Global
-    recipe = loaded.recipe.model_copy(deep=True)
-    recipe.Global.folds = recipe.Global.fold = None
-    recipe.Global.output_dir = f"{settings.output_dir}/fold{fold}"
-    recipe.DataLoader.Train.subset, recipe.DataLoader.Eval.subset = "train", "val"
+    one, subsets = one_fold(loaded, data.source, fold)
     part = copy.copy(data)
-    part.subsets = fold_subsets(data.source, settings.folds, fold, settings.seed)
-    one = Loaded(recipe, loaded.origins, [f"交叉验证：第 {fold} 折（共 {settings.folds} 折，按患者分组）"])
-    folder = open_folder(one, recipe.Global.output_dir, world)
+    part.subsets = subsets
+    folder = open_folder(one, one.recipe.Global.output_dir, world)
     try:
+        prove_disjoint(part.source, part.subsets, folder.say)
         train_run(one, part, folder, world)
     finally:
         folder.close()
+
+
+def one_fold(loaded: Loaded, source: Source, fold: int) -> tuple[Loaded, list[str]]:
+    """The run of one fold as a recipe of its own, and the subset (``train`` or ``val``) of every record.
+
+    Its output folder is ``fold<number>`` within the recipe's; the held-out patients are ``val``.
+    """
+    settings = loaded.recipe.Global
+    recipe = loaded.recipe.model_copy(deep=True)
+    recipe.Global.folds = recipe.Global.fold = None
+    recipe.Global.resume = "auto"  # what the recipe says of it has been decided for the whole folder
+    recipe.Global.output_dir = f"{settings.output_dir}/fold{fold}"
+    recipe.DataLoader.Train.subset, recipe.DataLoader.Eval.subset = "train", "val"
+    subsets = fold_subsets(source, settings.folds, fold, settings.seed)
+    notice = f"交叉验证：第 {fold} 折（共 {settings.folds} 折，从 0 数）"
+    return Loaded(recipe, loaded.origins, [notice]), subsets
 
 
 def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:

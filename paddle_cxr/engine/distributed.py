@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr import cpu
+from paddle_cxr.cli import EXIT_INTERRUPTED
 from paddle_cxr.errors import UserError
 from paddle_cxr.quiet import without_noise
 
@@ -131,7 +132,7 @@ def _die_with_parent() -> None:
 def _watch(child: subprocess.Popen) -> None:
     """End rank 0 when another rank fails, with that rank's message: rank 0 would wait for it in vain."""
     _, said = child.communicate()
-    if child.returncode:
+    if child.returncode not in (0, EXIT_INTERRUPTED):
         time.sleep(_PATIENCE / 2)  # a mistake that both make is told by rank 0, which is then gone before this ends
         said = said.strip() or (f"错误：另一个训练进程（rank）意外退出，返回码 {child.returncode}；"
                                 "检查点完好，重新运行同一命令可续训")
@@ -215,7 +216,11 @@ def select_device(wanted: str, world: World) -> tuple[str, list[str]]:
     import paddle
 
     number = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if _SHARING in os.environ:  # ranks that were started for the CPU's cores
+        number = 0
     notices = []
+    if wanted.startswith("gpu:") and world.size > 1:
+        raise UserError(f"Global.device：{world.size} 个进程不能都用 {wanted}；请写 gpu，由启动器分配")
     if wanted.startswith("gpu"):
         index = int(wanted.partition(":")[2] or 0)
         if number == 0:

@@ -10,7 +10,8 @@ import numpy as np
 
 from paddle_cxr import cpu
 from paddle_cxr.config import explained
-from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.data.labelled import LabelledData, open_source
+from paddle_cxr.engine.crossval import one_fold
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import trained_on
@@ -34,6 +35,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate_to_folder(loaded: Loaded) -> None:
+    subsets = None
+    if loaded.recipe.Global.fold is not None:  # the patients that this fold held out
+        notices = loaded.notices
+        loaded, subsets = one_fold(loaded, open_source(loaded), loaded.recipe.Global.fold)
+        loaded.notices[:0] = notices
     for line in [*loaded.notices, *select_device(loaded.recipe.Global.device, World())[1], cpu.describe()]:
         print(line)
     weights = checkpoint_path(loaded)
@@ -43,7 +49,7 @@ def _evaluate_to_folder(loaded: Loaded) -> None:
     name = f"eval_{subset}" if hide == "nothing" else f"eval_{subset}_without_{hide}"
     for line in notices:
         print(line)
-    data = load_data(loaded, print, World(), only=subset)
+    data = load_data(loaded, print, World(), subsets, only=subset)
     folder = RunFolder(Path(loaded.recipe.Global.output_dir) / name)
     try:
         folder.say(f"权重：{weights}")
@@ -65,6 +71,8 @@ def _evaluate(loaded: Loaded, model: Any, data: LabelledData, weights: Path, fol
     folder.say(f"子集 {section.subset}，{len(positions)} 张：")
     say_summary(metrics, folder.say)
     overlap = trained_on(weights, data)
+    if overlap is None:
+        folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
     if overlap:
         folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
     return describe_run(loaded, data, {section.subset: positions}) | {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_cxr import cpu
 from paddle_cxr.config import explained
-from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.evaluate import checkpoint_path, load_trained
 from paddle_cxr.engine.run import load_data
 from paddle_cxr.inference import FORMATS, export_model
@@ -26,6 +26,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _export(loaded: Loaded, output: str | None, formats: list[str] | None) -> None:
+    select_device("cpu", World())  # as the exported models, which are compared with this one, run there
     for line in [*loaded.notices, cpu.describe()]:
         print(line)
     weights = checkpoint_path(loaded)

@@ -48,4 +48,10 @@ def train(arguments: argparse.Namespace) -> int:
         if world.is_main:
             print(reason, file=sys.stderr)
         return EXIT_INTERRUPTED
+    except KeyboardInterrupt:  # outside the loop, or the second time within it
+        if arguments.debug:
+            raise
+        if world.is_main:
+            print("已中断（Ctrl-C）；重新运行同一命令，会从最近的检查点接着做", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return 0

@@ -41,38 +41,45 @@ def _without_lr(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key != "lr"}
 
 
-def _groups(model: paddle.nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices and kernels are decayed, vectors (biases, BatchNorm) are not."""
-    trainable = [p for p in model.parameters() if not p.stop_gradient]
-    groups = [{"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-              {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def _common(model: paddle.nn.Layer, weight_decay: float, clip_norm: float | None) -> dict[str, Any]:
+def _common(model: paddle.nn.Layer, clip_norm: float | None) -> dict[str, Any]:
+    """All trainable parameters in one group: Paddle clips group by group, and the norm to clip is everybody's."""
     clip = paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None
     # The rate given here is replaced before every step by the schedule's.
-    return {"learning_rate": 0.0, "parameters": _groups(model, weight_decay), "grad_clip": clip}
+    return {"learning_rate": 0.0, "parameters": _trainable(model), "grad_clip": clip}
+
+
+def _trainable(model: paddle.nn.Layer) -> list[paddle.Tensor]:
+    return [p for p in model.parameters() if not p.stop_gradient]
+
+
+def _l2(model: paddle.nn.Layer, weight_decay: float) -> float:
+    """Spare vectors (biases, BatchNorm) from an L2 term: a parameter's own regularizer wins over the optimizer's."""
+    for parameter in _trainable(model):
+        if parameter.ndim <= 1:
+            parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+    return weight_decay
 
 
 @register("optimizer")
 def Adam(model: paddle.nn.Layer, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,  # noqa: N802
          weight_decay: float = 0.0, clip_norm: float | None = None) -> paddle.optimizer.Optimizer:
     """Adam (Kingma & Ba 2015); ``weight_decay`` is an L2 term added to the gradient."""
-    return paddle.optimizer.Adam(beta1=beta1, beta2=beta2, epsilon=epsilon, **_common(model, weight_decay, clip_norm))
+    return paddle.optimizer.Adam(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=_l2(model, weight_decay),
+                                 **_common(model, clip_norm))
 
 
 @register("optimizer")
 def AdamW(model: paddle.nn.Layer, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,  # noqa: N802
           weight_decay: float = 0.01, clip_norm: float | None = None) -> paddle.optimizer.Optimizer:
     """AdamW (Loshchilov & Hutter 2019); weight decay is applied to the weights, not through the gradient."""
-    return paddle.optimizer.AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon,
-                                  **_common(model, weight_decay, clip_norm))
+    decayed = {p.name for p in _trainable(model) if p.ndim > 1}
+    return paddle.optimizer.AdamW(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
+                                  apply_decay_param_fun=decayed.__contains__, **_common(model, clip_norm))
 
 
 @register("optimizer")
 def Momentum(model: paddle.nn.Layer, momentum: float = 0.9, nesterov: bool = False,  # noqa: N802
              weight_decay: float = 0.0, clip_norm: float | None = None) -> paddle.optimizer.Optimizer:
     """SGD with momentum (and Nesterov's variant); ``weight_decay`` is an L2 term added to the gradient."""
-    return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=nesterov,
-                                     **_common(model, weight_decay, clip_norm))
+    return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=nesterov, weight_decay=_l2(model, weight_decay),
+                                     **_common(model, clip_norm))

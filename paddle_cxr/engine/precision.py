@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import paddle
 
 
@@ -36,6 +37,11 @@ class Precision:
             say("Global.amp=bf16：此 GPU 不支持，改用 fp16")
         return "bfloat16" if bf16 and wanted in ("auto", "bf16") else "float16"
 
+    @property
+    def skips_infinite(self) -> bool:
+        """Whether a step with infinite gradients is skipped by design."""
+        return self.scaler is not None
+
     def context(self) -> contextlib.AbstractContextManager:
         """Around the forward pass."""
         return paddle.amp.auto_cast(dtype=self.dtype, level="O1") if self.dtype else contextlib.nullcontext()
@@ -60,4 +66,4 @@ class Precision:
 
     def restore(self, state: dict[str, Any] | None) -> None:
         if self.scaler is not None and state:
-            self.scaler.load_state_dict({k: paddle.to_tensor([v]) if k == "scale" else v for k, v in state.items()})
+            self.scaler.load_state_dict({k: np.array([v], np.float32) if k == "scale" else v for k, v in state.items()})

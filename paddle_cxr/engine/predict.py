@@ -18,7 +18,7 @@ from tqdm import tqdm
 from paddle_cxr import cpu, plots
 from paddle_cxr.config import explained
 from paddle_cxr.data.archive import is_archive, unpack
-from paddle_cxr.data.image import EXTENSIONS, read_image
+from paddle_cxr.data.image import EXTENSIONS, MissingReader, read_image
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
@@ -51,7 +51,7 @@ class Predictor:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict a file, folder or zip; returns the exit code (1 when every image was unreadable)."""
-    loaded = load(arguments.config, arguments.override)
+    loaded = load(arguments.config, arguments.override, for_data=False)
     for line in loaded.notices:
         print(line)
     output = Path(arguments.output or Path(loaded.recipe.Global.output_dir) / "predict")
@@ -136,6 +136,8 @@ def _predict_files(predictor: Predictor, files: list[Path], root: Path, output: 
             try:
                 images.append(predictor.preprocess.geometry(read_image(file)))
                 names.append(name)
+            except MissingReader:  # every film of this kind would be "broken"
+                raise
             except UserError as error:
                 broken.append((name, str(error)))
         if images:

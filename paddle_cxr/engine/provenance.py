@@ -21,11 +21,15 @@ def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) ->
         for position, record in zip(positions, records, strict=True)))
 
 
-def trained_on(weights: Path, data: LabelledData) -> int:
-    """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on."""
-    file = weights.parent.parent / TRAINED_ON
-    if not file.is_file():
-        return 0
+def trained_on(weights: Path, data: LabelledData) -> int | None:
+    """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on.
+
+    ``weights`` is a checkpoint folder of the run or a file in it; None where no record lies beside it.
+    """
+    around = [folder / TRAINED_ON for folder in weights.resolve().parents[:3]]
+    file = next((file for file in around if file.is_file()), None)
+    if file is None:
+        return None
     with open(file, encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     files = {(row["file"], row["bytes"]) for row in rows}

@@ -69,6 +69,8 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
         reason = f"配方与那次不同（{'、'.join(different[:5])}）" if different else "没有检查点 checkpoints/latest"
         raise UserError(f"Global.resume=true，但 {path} 不能续训：{reason}")
     finished = (path / "metrics.json").is_file()
+    if any(path.glob("fold[0-9]*")):
+        return rename_aside(path, "交叉验证")
     if latest is None and not finished:
         return None  # it failed before its first checkpoint: there is nothing to keep
     if resume is not False and latest is not None and not different and (resume is True or not finished):
@@ -79,7 +81,7 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
 def rename_aside(path: Path, why: str) -> str:
     """Rename an output folder after the time it was made; returns what to tell the user."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
-    old = path.with_name(f"{path.name}-{stamp}")
+    old = path.resolve().with_name(f"{path.resolve().name}-{stamp}")
     while old.exists():
         old = old.with_name(old.name + "+")
     with writing_to(path):
@@ -141,6 +143,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
     latest = checkpoint.find(folder.checkpoints / "latest")
     if latest is not None:
         trainer.resume(latest)
+    wait_for_all(world)  # gloo itself would wait only 30 s for the rank that has just written and drawn
     with bound_to_cores(world):
         state = trainer.fit()
     kept = kept_weights(folder.path, loaded.recipe.Global.keep)
@@ -150,7 +153,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
                            "images_per_second": _images_per_second(state.history, task)},
                "weights": str(kept.relative_to(folder.path))}
     results |= describe_run(loaded, data, {"train": task.train})
-    if task.validation is not None or loaded.recipe.DataLoader.Eval.subset in {*data.subsets, "all"}:
+    if task.validation is not None or _has(data, loaded.recipe.DataLoader.Eval.subset):
         results |= evaluate_run(task, folder, world)
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=data.source.demo)
@@ -158,6 +161,15 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
         write_json(folder.path / "metrics.json", results)
         folder.say(f"全部结果写在 {folder.path}")
     return results
+
+
+def _has(data: LabelledData, subset: str) -> bool:
+    """Whether there is anything to evaluate: a run without validation may train on everything."""
+    try:
+        data.positions(subset)
+    except UserError:
+        return False
+    return True
 
 
 def _show_samples(task: ClassificationTask, folder: RunFolder) -> None:
@@ -193,6 +205,9 @@ def kept_weights(run: Path, keep: str) -> Path:
     """The checkpoint a finished run stands for."""
     found = checkpoint.find(run / "checkpoints" / ("best" if keep == "best" else "latest"))
     found = found or checkpoint.find(run / "checkpoints" / "latest")
+    if found is None and any(run.glob("fold[0-9]*")):
+        raise UserError(f"{run} 是交叉验证的结果，每折一个文件夹；请用 -o Global.fold=0 选一折，"
+                        "或用 -o Global.checkpoint=… 指定权重")
     if found is None:
         raise UserError(f"{run}/checkpoints 下没有检查点（checkpoint）；请先训练，或用 -o Global.checkpoint=… 指定")
     return found

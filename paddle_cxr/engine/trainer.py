@@ -83,6 +83,8 @@ class Trainer:
         self.state = RunState()
         self._stop_asked = False  # by a signal to this rank, at any moment
         self._stop_agreed = False  # by all ranks, after the same step
+        self._save_agreed = False
+        self._restored: dict[str, np.ndarray] = {}  # the optimizer's state between resuming and the next step
         self._saved_at = time.monotonic()
 
     # ------------------------------------------------------------------ the loop
@@ -97,14 +99,17 @@ class Trainer:
         state, settings = self.state, self.settings
         if state.finished:  # resumed after the last save: there is nothing to do, and saving again would lose the
             return state  # optimizer's state, which Paddle takes up only at its next step
-        handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)
-                    if self.world.is_main}
+        handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             while state.epoch < settings.epochs and not state.finished:
                 self._train_epoch()
                 self._end_epoch()
+                if state.epoch < settings.epochs and not state.finished and self._asked_on_any_rank():
+                    raise self._interrupted()
             state.finished = True
             self._save()
+            if self._asked_on_any_rank():
+                raise self._interrupted()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -129,8 +134,10 @@ class Trainer:
                 state.sums[name] = state.sums.get(name, 0.0) + value
             self._report(bar, step, len(plan), rate, (time.monotonic() - started) / (step + 1 - start_step))
             if self._stop_agreed:
-                self._stop(bar)
-            if self._save_due() and state.step < len(plan):
+                bar.close()
+                self._save()
+                raise self._interrupted()
+            if (self._save_agreed or self._step_due()) and state.step < len(plan):
                 self._save()
         bar.close()
 
@@ -150,17 +157,19 @@ class Trainer:
                 loss, reported = self.task.loss(next(batches), seed)
             value = float(loss)
             if not math.isfinite(value):
-                self._refuse_loss(value, positions)
+                self._refuse(value, positions)
             share = len(positions) / total
             self.precision.scale(loss * share).backward()
             if shared:
                 self.statistics.end_micro_batch(share)
             for name, amount in ({"loss": value * len(positions)} | reported).items():
                 sums[name] = sums.get(name, 0.0) + amount
-        sums["stop"] = float(self._stop_asked)
+        # Signals and clocks differ between ranks: what one of them wants, all do after the same step.
+        sums["stop"], sums["save"] = float(self._stop_asked), float(self._minutes_due())
         if shared:
             sums = self._exchange(sums)
-        self._stop_agreed = sums.pop("stop") > 0
+        self._stop_agreed, self._save_agreed = sums.pop("stop") > 0, sums.pop("save") > 0
+        self._check_gradients(micro_batches)
         self.precision.step(self.optimizer)
         self.optimizer.clear_grad()
         if self.average:
@@ -218,10 +227,13 @@ class Trainer:
             self._take_metrics(metrics, row)
         state.history.append(row)
         self.folder.write_history(state.history)
-        self.folder.scalars({f"epoch/{k}": v for k, v in row.items() if isinstance(v, float)}, state.epoch)
+        self._log_row(row)
         self.folder.say(_epoch_line(row, self.settings.epochs))
         if state.epoch < self.settings.epochs and not state.finished:
             self._save()
+
+    def _log_row(self, row: dict[str, Any]) -> None:
+        self.folder.scalars({f"epoch/{k}": v for k, v in row.items() if isinstance(v, float)}, row["epoch"])
 
     def evaluate(self) -> dict[str, Any] | None:
         """Validation metrics with the weights that would be kept (the averaged ones under EMA)."""
@@ -261,26 +273,40 @@ class Trainer:
 
     # ------------------------------------------------------------------ stopping and saving
 
-    def _refuse_loss(self, value: float, positions: np.ndarray) -> None:
+    def _check_gradients(self, micro_batches: Sequence[np.ndarray]) -> None:
+        """Refuse a gradient that is not finite before it reaches the weights (fp16's scaler skips such steps)."""
+        if self.precision.skips_infinite:
+            return
+        gradients = [p.grad for p in self.task.model.parameters() if p.grad is not None]
+        value = float(paddle.add_n([(gradient * 0).sum().astype("float32") for gradient in gradients]))
+        if value != 0:
+            self._refuse(value, np.concatenate(micro_batches), "梯度（gradient）")
+
+    def _refuse(self, value: float, positions: np.ndarray, what: str = "损失（loss）") -> None:
         names = "、".join(self.task.files(positions))
-        raise UserError(f"第 {self.state.epoch + 1} 轮第 {self.state.step + 1} 步的损失（loss）是 {value}，训练停止；"
+        raise UserError(f"第 {self.state.epoch + 1} 轮第 {self.state.step + 1} 步的{what}是 {value}，训练停止；"
                         f"检查点未被覆盖。这一批的文件：{names}。可减小学习率、加 Optimizer.clip_norm，或检查这些图")
 
     def _ask_to_stop(self, *_: object) -> None:
         if self._stop_asked:  # asked twice: the user does not want to wait for the step to end
-            raise KeyboardInterrupt
+            if self.world.is_main:  # which takes the others along
+                raise KeyboardInterrupt
+            return
         self._stop_asked = True
         self.folder.say("收到中断信号，正在完成这一步并保存（再按一次 Ctrl-C 立即退出，不保存）……")
 
-    def _stop(self, bar: Any) -> None:
-        bar.close()
-        self._save()
-        raise Interrupted(f"已中断并保存到 {self.folder.checkpoints / 'latest'}；重新运行同一命令即可续训（resume）")
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"已中断并保存到 {self.folder.checkpoints / 'latest'}；重新运行同一命令即可续训（resume）")
 
-    def _save_due(self) -> bool:
+    def _asked_on_any_rank(self) -> bool:
+        """Between epochs: a signal may have come during validation or saving."""
+        return float(sum_over_ranks(paddle.to_tensor([float(self._stop_asked)]), self.world).sum()) > 0
+
+    def _step_due(self) -> bool:
         every = self.settings.save_every_steps
-        if every and self.state.step % every == 0:
-            return True
+        return bool(every) and self.state.step % every == 0
+
+    def _minutes_due(self) -> bool:
         return time.monotonic() - self._saved_at > 60 * self.settings.save_every_minutes
 
     def _save(self) -> None:
@@ -292,7 +318,8 @@ class Trainer:
 
     def _write_latest(self, folder: Path) -> None:
         self._write_weights(folder)
-        tensors = checkpoint.optimizer_tensors(self.optimizer, self.task.model)
+        # Paddle takes up a restored state at its next step only; before that it would report none.
+        tensors = checkpoint.optimizer_tensors(self.optimizer, self.task.model) or dict(self._restored)
         if self.average:
             tensors |= {f"raw|{name}": tensor.numpy() for name, tensor in self.task.model.state_dict().items()}
         checkpoint.write_state(folder, tensors, self.state.to_dict() | {"scaler": self.precision.state()})
@@ -312,13 +339,17 @@ class Trainer:
         weights, meta = load_weights(folder)
         tensors, numbers = checkpoint.read_state(folder)
         raw = {key.removeprefix("raw|"): tensors.pop(key) for key in list(tensors) if key.startswith("raw|")}
+        apply_weights(self.task.model, weights, meta, path=folder)
         if self.average:
             for name, tensor in self.average.shadow.items():
                 tensor.set_value(paddle.to_tensor(weights[name]))
-        apply_weights(self.task.model, raw or weights, meta, path=folder)
+            apply_weights(self.task.model, raw or weights, meta, path=folder)
         checkpoint.restore_optimizer(self.optimizer, self.task.model, tensors)
+        self._restored = tensors
         self.precision.restore(numbers.pop("scaler", None))
         self.state = RunState.from_dict(numbers)
+        for row in self.state.history:  # VisualDL shows a folder's newest log only
+            self._log_row(row)
         self.folder.say(f"从 {folder} 续训：第 {self.state.epoch + 1} 轮，第 {self.state.step + 1} 步")
 
 

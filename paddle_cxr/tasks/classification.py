@@ -108,7 +108,7 @@ class ClassificationTask:
 
     def better(self, new: dict[str, Any], old: dict[str, Any]) -> bool:
         """Whether the main metric improved."""
-        return self.metric.better(new[self.metric.main], old[self.metric.main])
+        return self.metric.better(new.get(self.metric.main), old.get(self.metric.main))
 
     def files(self, positions: np.ndarray) -> list[str]:
         """File names of positions in the training set."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_cxr.data.archive import archive_stem, is_archive, unpack, unpack_once
+from paddle_cxr.data.archive import _zip_name, archive_stem, is_archive, unpack, unpack_once
 from paddle_cxr.errors import UserError
 
 
@@ -164,14 +164,110 @@ def test_existing_folder_is_not_touched(tmp_path):
         unpack(make_zip(tmp_path / "a.zip", GOOD), tmp_path / "out")
 
 
-def test_unpack_once_reuses_and_notices_another_archive(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", GOOD)
+def replace(archive: Path, members: dict[str, bytes], mtime: int) -> None:
+    """Another archive under the same name; stored, so that equal lengths make equal sizes."""
+    make_zip(archive, members, zipfile.ZIP_STORED)
+    os.utime(archive, ns=(mtime, mtime))
+
+
+def test_unpack_once_reuses_and_unpacks_a_replaced_archive_anew(tmp_path):
+    archive = tmp_path / "a.zip"
+    replace(archive, {"film": b"old"}, 10**18)
     assert unpack_once(archive) == unpack_once(archive) == tmp_path / "a"
-    make_zip(archive, {**GOOD, "c": b"c"})
-    with pytest.raises(UserError, match="另一个压缩包"):
-        unpack_once(archive)
-    (tmp_path / "b").mkdir()  # unpacked by hand: used as it is
-    assert unpack_once(make_zip(tmp_path / "b.zip", GOOD)) == tmp_path / "b"
+    size = archive.stat().st_size
+    for content, mtime in ((b"new", 10**18), (b"new", 2 * 10**18)):  # same size and time; same size and content
+        replace(archive, {"film": content}, mtime)
+        folder = unpack_once(archive)
+        assert archive.stat().st_size == size and folder.name.startswith("a-")
+        assert contents(folder)["film"] == content and unpack_once(archive) == folder
+    assert contents(tmp_path / "a")["film"] == b"old"  # the user's, left alone
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
+
+
+def test_a_folder_unpacked_by_hand_counts_only_beside_the_archive(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "b.zip", GOOD)
+    (tmp_path / "data" / "b").mkdir(parents=True)
+    monkeypatch.setattr("paddle_cxr.data.archive._writable", lambda folder: False)
+    folder = unpack_once(archive, tmp_path / "data")
+    assert folder.parent == tmp_path / "data" and folder.name.startswith("b-") and set(GOOD) <= set(contents(folder))
+    assert not contents(tmp_path / "data" / "b") and unpack_once(archive, tmp_path / "data") == folder
+    other = make_zip(tmp_path / "c.zip", GOOD)
+    (tmp_path / "c").mkdir()
+    assert unpack_once(other, tmp_path / "data") == tmp_path / "c"
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_lost_race_is_no_error_when_the_winner_unpacked_the_same(tmp_path, monkeypatch, when):
+    from paddle_cxr.data import archive as module
+
+    archive = make_zip(tmp_path / "a.zip", GOOD)
+
+    def winner(marker):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / ".unpacked_from").write_text(marker)
+
+    def run(theirs):
+        if when == "before":
+            winner(theirs)
+            return unpack(archive, tmp_path / "out", marker="ours")
+        extract = module._extract
+        monkeypatch.setattr(module, "_extract", lambda *rest: (extract(*rest), winner(theirs)))
+        try:
+            return unpack(archive, tmp_path / "out", marker="ours")
+        finally:
+            monkeypatch.undo()
+
+    assert run("ours") == tmp_path / "out"
+    (tmp_path / "out" / ".unpacked_from").unlink()
+    (tmp_path / "out").rmdir()
+    with pytest.raises(UserError, match="已存在"):
+        run("theirs")
+    assert not list(tmp_path.glob(".*unpacking"))
+
+
+def test_an_archive_that_cannot_be_read(tmp_path):
+    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(UserError, match="无法读取压缩包 .*folder.zip"):
+        unpack_once(tmp_path / "folder.zip")
+
+
+@pytest.mark.parametrize("name", ["a/C:/evil", "a/film.png:hidden"])
+def test_colons_anywhere_in_a_path(tmp_path, name):
+    refused(make_zip(tmp_path / "a.zip", {**GOOD, name: b"x"}), tmp_path / "out", "冒号")
+
+
+def test_a_file_name_that_is_too_long(tmp_path):
+    refused(make_zip(tmp_path / "a.zip", {"x" * 300 + ".png": b"x"}), tmp_path / "out", "文件名太长")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                                  tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_tar_header_that_would_fill_the_memory(tmp_path, kind, first):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as out:
+        if not first:
+            info = tarfile.TarInfo("a.png")
+            info.size = 1
+            out.addfile(info, io.BytesIO(b"x"))
+        info = tarfile.TarInfo("header")
+        info.type, info.size = kind, (1 << 20) + 1
+        out.addfile(info, io.BytesIO(b"y" * info.size))
+    refused(tmp_path / "a.tar.gz", tmp_path / "out", "文件头有 1048577 字节")
+
+
+def test_long_names_in_tars_are_still_read(tmp_path):
+    name = "/".join(["folder" * 20] * 5) + "/胸片.png"
+    for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w", format=form) as out:
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            out.addfile(info, io.BytesIO(b"x"))
+        assert contents(unpack(tmp_path / f"{number}.tar", tmp_path / f"out{number}")) == {name: b"x"}
+
+
+def test_a_name_that_zipfile_has_already_read_as_unicode_is_kept():
+    info = zipfile.ZipInfo("新冠/胸片.png")  # as newer versions of Python set it from the Unicode path extra field
+    assert not info.flag_bits and _zip_name(info) == "新冠/胸片.png"
 
 
 def test_kill_leaves_no_half_folder_under_the_final_name(tmp_path):

@@ -140,6 +140,16 @@ def test_a_subset_is_not_taken_for_the_whole(source, tmp_path):
     assert np.array_equal(DecodedCache(part, PREPROCESS, folder=tmp_path / "cache").images, pictures(part))
 
 
+def test_another_folder_with_files_of_the_same_size_and_time_is_another_cache(tmp_path):
+    for folder, level in (("one", 10), ("two", 200)):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        file = tmp_path / folder / "data" / "a.bmp"
+        Image.fromarray(np.full((9, 9), level, np.uint8)).save(file)
+        os.utime(file, ns=(10**18, 10**18))
+        source = Source("data", file.parent, CLASSES, [Record("a.bmp", 0)])
+        assert (DecodedCache(source, PREPROCESS, folder=tmp_path / "cache").images == level).all()
+
+
 @pytest.mark.parametrize("damage", [
     lambda content: content[:-1], lambda content: content[:100], lambda content: b"", lambda content: content[5:],
     lambda content: content + b"x", lambda content: content[:-30] + b"\xff" * 14 + content[-16:],
@@ -183,6 +193,26 @@ def test_a_cache_made_while_skipping_does_not_hide_broken_files(source, tmp_path
     DecodedCache(source, PREPROCESS, folder=tmp_path / "cache", on_error="skip")
     with pytest.raises(UserError, match="4.png"):
         DecodedCache(source, PREPROCESS, folder=tmp_path / "cache")
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_tried_again(source, tmp_path, reads):
+    whole, hidden = pictures(source), source.root / "4.png"
+    times, content = hidden.stat(), hidden.read_bytes()
+    hidden.write_bytes(b"x" * len(content))  # as a share that is away: same size and time, so the same cache
+    (source.root / "0.png").write_bytes(b"broken for good")
+    os.utime(hidden, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for folder in ("cache", "cache"):
+        with pytest.raises(UserError, match="2 个不能读取"):
+            DecodedCache(source, PREPROCESS, folder=tmp_path / folder, workers=1)
+    reads.clear()
+    cache = DecodedCache(source, PREPROCESS, folder=tmp_path / "cache", on_error="skip", workers=1)
+    assert cache.kept.tolist() == [1, 2, 3, 5, 6] and not cache.notices
+    assert set(reads) == {0, 4}  # only the broken ones were read again
+    hidden.write_bytes(content)
+    os.utime(hidden, ns=(times.st_atime_ns, times.st_mtime_ns))
+    cache = DecodedCache(source, PREPROCESS, folder=tmp_path / "cache", on_error="skip", workers=1)
+    assert cache.kept.tolist() == [1, 2, 3, 4, 5, 6] and np.array_equal(cache.images, whole[1:])
+    assert len(cache.notices) == 1 and "重建" in cache.notices[0] and len(cache.skipped) == 1
 
 
 @pytest.mark.parametrize("mode", ["disk", "memory", "none"])

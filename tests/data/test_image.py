@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddle_cxr.data.image import EXTENSIONS, ImageError, read_image, read_with_facts
+from paddle_cxr.data.cache import DecodedCache
+from paddle_cxr.data.image import EXTENSIONS, ImageError, MissingReader, read_image, read_with_facts
+from paddle_cxr.data.prepare import prepare
+from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.data.records import ClassInfo, Record, Source
+from paddle_cxr.data.splits import NoSplit
 from paddle_cxr.errors import UserError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -81,16 +88,77 @@ def test_float_grey_and_constant_and_nan(tmp_path):
         read_image(save(tmp_path / "n.tif", np.full((4, 4), np.nan, np.float32)))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     # What each orientation tag means, written with numpy instead of Pillow.
     undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: np.transpose,
             6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(np.transpose(a), 2), 8: np.rot90}[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / "a.png", GREY, exif=exif)
-    pixels, facts = read_with_facts(path)
-    assert np.array_equal(pixels, undo(GREY)) and facts.rotated == (orientation != 1)
+    levels = (np.add.outer(np.arange(48) * 3, np.arange(64) * 1.5)).astype(np.uint8)
+    options = {"jpg": {"quality": 100}, "webp": {"lossless": True}}.get(suffix, {})
+    pixels, facts = read_with_facts(save(tmp_path / f"a.{suffix}", levels, exif=exif, **options))
+    expected = undo(levels)
+    assert pixels.shape == expected.shape and facts.rotated == (orientation != 1)
+    assert np.abs(pixels.astype(int) - expected).max() <= (3 if suffix == "jpg" else 0)
+
+
+def png16(path, values: np.ndarray, colour: int, extra: bytes = b""):
+    """A 16-bit PNG written by hand, since Pillow writes none but grey; ``values`` is [H, W, channels]."""
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour, 0, 0, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows))
+                     + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("colour, channels", [(2, 3), (6, 4), (4, 2)])
+def test_sixteen_bit_colour_is_refused_and_not_cut_to_its_high_byte(tmp_path, colour, channels):
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, channels))  # 12 bits: the high byte holds nearly nothing
+    path = png16(tmp_path / "a.png", values, colour)
+    assert error_kind(path) == "depth"
+    with pytest.raises(ImageError, match="16 位灰度"):
+        read_image(path)
+
+
+def test_sixteen_bit_grey_written_the_same_way_is_read(tmp_path):
+    values = np.linspace(1000, 3000, 4096).reshape(64, 64, 1)
+    pixels, facts = read_with_facts(png16(tmp_path / "a.png", values, 0))
+    assert facts.bits == 16 and pixels.min() == 0 and pixels.max() == 255
+
+
+def tiff16(path, values: np.ndarray, photometric: int, bits: int = 16):
+    """An uncompressed grey TIFF written by hand: Pillow cannot write WhiteIsZero."""
+    data = values.astype("<u2" if bits == 16 else "u1").tobytes()
+    tags = [(256, values.shape[1]), (257, values.shape[0]), (258, bits), (259, 1), (262, photometric), (273, 8),
+            (277, 1), (278, values.shape[0]), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries
+                     + bytes(4))
+    return path
+
+
+def test_white_is_zero_is_inverted_at_any_depth(tmp_path):
+    values = np.linspace(1000, 3000, 4096).reshape(64, 64)
+    upright = read_image(tiff16(tmp_path / "1.tif", values, 1))
+    assert upright[0, 0] == 0 and upright[-1, -1] == 255
+    assert np.array_equal(read_image(tiff16(tmp_path / "0.tif", values, 0)), 255 - upright)
+    assert np.array_equal(read_image(tiff16(tmp_path / "8.tif", GREY, 0, bits=8)), 255 - GREY)
+
+
+def test_transparent_grey_is_black(tmp_path):
+    expected = np.where(GREY == 100, 0, GREY)
+    assert np.array_equal(read_image(save(tmp_path / "a.png", GREY, transparency=100)), expected)
+    values = np.linspace(1000, 3000, 4096).round().reshape(64, 64, 1)
+    values[:8] = 60000
+    chunk = b"\0\0\0\2tRNS" + (60000).to_bytes(2, "big")
+    pixels = read_image(png16(tmp_path / "b.png", values, 0, chunk + zlib.crc32(chunk[4:]).to_bytes(4, "big")))
+    assert not pixels[:8].any() and pixels[-1, -1] == 255 and 120 < pixels[36, 0] < 135  # the window is the film's
 
 
 def test_every_accepted_extension_but_dicom_can_be_read(tmp_path):
@@ -131,6 +199,16 @@ def test_unusable_files_are_named(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert error_kind(big) == "bomb"
+
+
+def test_a_png_cut_off_after_its_last_pixel_is_truncated_and_what_follows_the_end_does_not_matter(tmp_path):
+    path = save(tmp_path / "a.png", GREY)
+    whole = path.read_bytes()
+    for length in (len(whole) - 12, len(whole) - 8):
+        path.write_bytes(whole[:length])
+        assert error_kind(path) == "truncated"
+    path.write_bytes(whole + b"left over")
+    assert np.array_equal(read_image(path), GREY)
 
 
 def test_the_error_survives_the_way_back_from_a_worker_process():
@@ -261,6 +339,13 @@ def test_without_pydicom_one_line_says_what_to_install(tmp_path, monkeypatch):
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match="pip install") as caught:
+    with pytest.raises(MissingReader, match="pip install") as caught:
         read_image(path)
     assert str(path) in str(caught.value)
+    # Not a broken file, whatever the policy: neither training nor prepare_data may leave it out.
+    source = Source("films", tmp_path, [ClassInfo("A", "甲", "A")], [Record("a.dcm", 0)])
+    for mode in ("memory", "disk", "none"):
+        with pytest.raises(MissingReader, match="pip install"):
+            DecodedCache(source, Preprocess((1, 8, 8)), mode=mode, folder=tmp_path / "cache", on_error="skip")
+    with pytest.raises(MissingReader, match="pip install"):
+        prepare(source, NoSplit(), output=tmp_path / "out", on_error="skip")

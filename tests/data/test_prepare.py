@@ -121,6 +121,19 @@ def test_nothing_left(root, tmp_path):
         run(root, tmp_path / "out", on_error="skip")
 
 
+def test_a_class_that_lost_all_its_images_is_an_error(root, tmp_path):
+    for file in (root / "covid").iterdir():
+        file.write_text("404")
+    with pytest.raises(UserError, match="covid（原有 12 张）"):
+        run(root, tmp_path / "out", on_error="skip")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_suggested_split_has_validation_images(root, tmp_path):
+    assert "{name: Published, val: 0.1}" in summary(run(root, tmp_path / "out", BlogSplit()))
+    assert "{name: Published}" in summary(run(root, tmp_path / "out", PatientSplit(0.2, 0.2)))
+
+
 def test_phantoms_have_no_files(tmp_path):
     source = Phantoms(2, classes=(ClassInfo("normal", "正常", "Normal"),))
     with pytest.raises(UserError, match="没有文件"):
@@ -186,6 +199,12 @@ def test_notes_reach_list_and_summary(root, tmp_path):
 def test_many_processes_see_the_same(root):
     files = [str(file) for file in sorted(root.rglob("*.png"))] * 4 + [str(root / "absent.png")]
     assert inspect_all(files, 2) == inspect_all(files, 1)
+
+
+def test_auto_starts_no_more_processes_than_the_container_allows(root, monkeypatch):
+    monkeypatch.setattr("paddle_cxr.data.verify.available_cores", lambda: 1)
+    monkeypatch.setattr("paddle_cxr.data.verify.ProcessPoolExecutor", None)  # calling it would fail
+    assert len(inspect_all([str(file) for file in sorted(root.rglob("*.png"))] * 4)) == 96
 
 
 # Duplicates

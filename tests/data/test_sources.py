@@ -117,10 +117,22 @@ def test_image_folder_in_a_zip_is_unpacked_once(folders, tmp_path):
     before = os.stat(tmp_path / "covid" / paths(first)[0]).st_ino
     second = ImageFolder(str(archive), classes=CLASSES)
     assert paths(second) == paths(first) and os.stat(tmp_path / "covid" / paths(first)[0]).st_ino == before
+    assert not [notice for notice in second.notices if notice.startswith("!!")]
     (tmp_path / "covid.zip").unlink()
     image(folders / "COVID" / "more.png")
     zipped(folders, tmp_path / "covid.zip", "")
-    error("另一个压缩包", ImageFolder, str(archive), classes=CLASSES)
+    third = ImageFolder(str(archive), classes=CLASSES)
+    assert len(third.records) == 8 and third.root != first.root and first.read(0).shape == (4, 4)
+    assert [notice for notice in third.notices if notice.startswith("!!") and str(first.root) in notice]
+
+
+def test_a_wrapping_folder_named_like_a_class_is_looked_through(folders, tmp_path):
+    archive = zipped(folders, tmp_path / "covid.zip", "covid/")
+    source = ImageFolder(str(archive), classes=CLASSES)
+    assert source.counts() == {"NORMAL": 2, "Viral Pneumonia": 2, "COVID": 3}
+    only = tmp_path / "only"
+    image(only / "COVID" / "a.png")
+    assert paths(ImageFolder(str(only), classes=(COVID,))) == ["COVID/a.png"]
 
 
 def test_zip_in_a_read_only_folder_is_unpacked_under_data(folders, tmp_path, monkeypatch):
@@ -130,6 +142,39 @@ def test_zip_in_a_read_only_folder_is_unpacked_under_data(folders, tmp_path, mon
     monkeypatch.setattr("paddle_cxr.data.archive._writable", lambda folder: False)
     source = ImageFolder(str(archive), classes=CLASSES)
     assert source.root == Path("data/covid") and len(source.records) == 7
+
+
+def archived(folder: Path, prefix: str) -> Path:
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                out.write(file, f"{prefix}{file.relative_to(folder)}")
+    return archive
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapper/"])
+def test_every_layout_may_come_as_an_archive(tmp_path, prefix):
+    image(tmp_path / "list" / "images" / "a.png")
+    write(tmp_path / "list" / "index.csv", "file,label\nimages/a.png,COVID\n")
+    image(tmp_path / "cxr2" / "train" / "a.png")
+    write(tmp_path / "cxr2" / "train.txt", "5 a.png positive cohen\n")
+    image(tmp_path / "cohen" / "images" / "a.png")
+    write(tmp_path / "cohen" / "metadata.csv", HEADER + row("2", "COVID-19", "PA", "a.png"))
+    for name in ("COVID", "Normal", "Viral Pneumonia"):
+        image(tmp_path / "radiography" / name / "images" / "a.png")
+        image(tmp_path / "folder" / name / "a.png")
+    for name, source in (("list", ListFile), ("cxr2", COVIDxCXR2), ("cohen", CovidChestXray),
+                         ("radiography", CovidRadiography), ("folder", ImageFolder)):
+        folder = tmp_path / name
+        expected = source(str(folder), classes=CLASSES)
+        archive = archived(folder, prefix)
+        folder.rename(tmp_path / f"{name}_as_it_was")
+        found = source(str(archive), classes=CLASSES)
+        assert [record.label for record in found.records] == [record.label for record in expected.records]
+        assert all(found.read(index).shape == (4, 4) for index in range(len(found.records)))
+        assert any("解压" in notice for notice in found.notices)
+        error("既不是文件夹", source, str(write(tmp_path / "notes.txt", "x")), classes=CLASSES)
 
 
 # Lists
@@ -192,6 +237,8 @@ def test_list_outside_the_root(listed, tmp_path_factory):
 @pytest.mark.parametrize("row, match", [
     ("images/b.png,7", "标签 7 超出范围 0–2"), ("images/b.png,-1", "超出范围"), ("images/b.png,flu", "'flu'"),
     ("images/zz.png,0", "找不到图像 .*zz.png"), ("/etc/passwd,0", "之外"), ("../b.png,0", "之外"),
+    ("images/b.png,²", "'²'"), ("images/b.png,--1", "'--1'"), ("images/b.png,inf", "'inf'"),
+    ("images/b.png,3.0", "超出范围"), pytest.param(f"images/b.png,{'9' * 5000}", "Global.classes", id="huge"),
     ("C:\\x\\b.png,0", "之外"), ("images/c.png,COVID", "已有另一个标签"), (",0", "路径为空"), ("images/b.png", "1 列"),
 ])
 def test_bad_rows_are_named_by_line(listed, row, match):
@@ -199,7 +246,8 @@ def test_bad_rows_are_named_by_line(listed, row, match):
     assert "index.csv:3" in error(match, ListFile, str(listed), classes=CLASSES)
 
 
-@pytest.mark.parametrize("column, cell", [("fold", "x"), ("fold", "-1"), ("fold", "1.5"), ("split", "trian")])
+@pytest.mark.parametrize("column, cell", [("fold", "x"), ("fold", "-1"), ("fold", "1.5"), ("fold", "nan"),
+                                          ("fold", "inf"), ("fold", "²"), ("fold", "--1"), ("split", "trian")])
 def test_bad_fold_and_split(listed, column, cell):
     write(listed / "index.csv", f"file,label,{column}\nimages/c.png,0,{cell}\n")
     assert "index.csv:2" in error(column, ListFile, str(listed), classes=CLASSES)
@@ -211,6 +259,42 @@ def test_repeated_line_is_used_once(listed):
     assert len(source.records) == 1 and "1 行重复" in source.notices[0]
 
 
+def test_numbers_as_a_spreadsheet_writes_them(listed):
+    write(listed / "index.csv", "file,label,fold\nimages/c.png,2.0,1.0\n")
+    (record,) = ListFile(str(listed), classes=CLASSES).records
+    assert (record.label, record.fold) == (2, 1)
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "NaN", "NA", "None", "null"])
+def test_words_for_an_unknown_patient(listed, cell):
+    write(listed / "index.csv", f"file,label,patient_id\nimages/c.png,0,{cell}\nimages/b.png,0,nana\n")
+    assert [record.patient_id for record in ListFile(str(listed), classes=CLASSES).records] == [None, "nana"]
+    write(listed / "metadata.csv", HEADER + row(cell, "COVID-19", "PA", "b.png"))
+    assert CovidChestXray(str(listed), classes=CLASSES).records[0].patient_id is None
+
+
+@pytest.mark.parametrize("second", ["p2,train,0", "p1,test,0", "p1,train,1", ",train,0"])
+def test_repeated_lines_that_disagree(listed, second):
+    write(listed / "index.csv", "file,label,patient_id,split,fold\nimages/c.png,0,p1,train,0\n"
+                                f"images/b.png,0,p3,train,0\nimages/c.png,0,{second}\n")
+    message = error("images/c.png", ListFile, str(listed), classes=CLASSES)
+    assert "index.csv:4" in message and "index.csv:2" in message
+
+
+def test_a_list_that_was_asked_for_must_be_there(listed, monkeypatch):
+    image(listed / "COVID" / "x.png")
+    write(listed / "labels.csv", "file,label\nimages/b.png,0\n")
+    message = error("找不到列表文件", ListFile, str(listed), "lables.csv", classes=CLASSES)
+    assert "是不是 labels.csv" in message
+    (listed / "elsewhere").mkdir()
+    write(listed / "elsewhere" / "mine.csv", "file,label\nimages/b.png,0\n")
+    monkeypatch.chdir(listed / "elsewhere")
+    error("找不到列表文件", ListFile, str(listed), "mine.csv", classes=CLASSES)  # a bare name is one in root
+    assert len(ListFile(str(listed), "./mine.csv", classes=CLASSES).records) == 1
+    write(listed / "elsewhere" / "index.csv", "file,label\nimages/b.png,0\n")
+    assert paths(ListFile(str(listed), classes=CLASSES)) == ["COVID/x.png"]
+
+
 @pytest.mark.parametrize("base", ["images", "."])
 def test_absent_list_falls_back_to_class_folders(tmp_path, base):
     for name in ("COVID", "NORMAL"):
@@ -220,7 +304,8 @@ def test_absent_list_falls_back_to_class_folders(tmp_path, base):
     source = ListFile(str(tmp_path), classes=CLASSES)
     prefix = "" if base == "." else "images/"
     assert paths(source) == [f"{prefix}NORMAL/x.jpg", f"{prefix}COVID/x.jpg"]
-    assert "没有列表文件" in source.notices[0] and any("Viral Pneumonia" in notice for notice in source.notices)
+    assert source.notices[0].startswith("!! 没有列表文件")
+    assert any("Viral Pneumonia" in notice for notice in source.notices)
 
 
 def test_absent_or_empty_list(tmp_path):
@@ -375,13 +460,16 @@ def test_phantoms():
     assert source.demo and Phantoms.missing() is None
     assert [record.label for record in source.records[:6]] == [0, 1, 2, 0, 1, 2]
     assert len({record.patient_id for record in source.records}) == 15 == len(set(paths(source)))
-    assert source.locate(5) == "phantom/covid/0001"
+    assert source.locate(5) == "phantom/0/covid/0001"
     pixels = source.read(5)
     assert pixels.shape == (64, 64) and pixels.dtype == np.uint8 and pixels.std() > 10
     again = Phantoms(5, 0, 64, classes=CLASSES)
     assert np.array_equal(pixels, again.read(5)) and source.fingerprint() == again.fingerprint()
     other = Phantoms(5, 1, 64, classes=CLASSES)
     assert not np.array_equal(pixels, other.read(5)) and source.fingerprint() != other.fingerprint()
+    for name in ("path", "patient_id"):  # films of another seed are other patients'
+        assert not {getattr(record, name) for record in source.records} & {
+            getattr(record, name) for record in other.records}
     error("画不出类别 TB", Phantoms, classes=(ClassInfo("TB", "结核", "TB"),))
     error("per_class", Phantoms, 0, classes=CLASSES)
 

@@ -17,6 +17,7 @@ from paddle_cxr.data.splits import (
     PatientSplit,
     Published,
     assign_groups,
+    fold_notice,
     fold_of,
     patient_overlap,
 )
@@ -121,6 +122,15 @@ def test_published_folds_are_used_when_there_are_exactly_k():
     leaking = [Record("a.png", 0, "p", fold=0), Record("b.png", 1, "p", fold=1)]
     with pytest.raises(UserError, match="同一患者"):
         fold_of(leaking, 2)
+
+
+def test_published_folds_are_never_dropped_silently():
+    records = [Record(f"{n}.png", n % 2, f"p{n}", fold=n % 4) for n in range(40)]
+    assert fold_notice(records, 4) is None and "Global.folds=4" in fold_notice(records, 5)
+    assert fold_notice([Record("a.png", 0)], 5) is None
+    for k in (4, 5):
+        with pytest.raises(UserError, match="1 张没有折号（例如 x.png）"):
+            fold_of([*records, Record("x.png", 0, "x")], k)
 
 
 def test_impossible_folds():

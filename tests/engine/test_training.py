@@ -159,8 +159,63 @@ def test_interrupted_by_ctrl_c_and_resumed_it_ends_the_same(finished, tool, tmp_
     assert not (tmp_path / "cut/metrics.json").exists()
     done = train(tool, recipe, tmp_path, *overrides, env=ONE_THREAD)
     assert "续训：第 2 轮" in done.stdout
+    newest = max((tmp_path / "cut/visualdl").iterdir())  # the one that VisualDL shows
+    assert len(LogReader(file_path=str(newest)).get_data("scalar", "epoch/train_loss")) == 3
     train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/whole", *more, "Global.log_every=1", env=ONE_THREAD)
     assert_identical(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(("moment", "ranks"), [("第 2/3 轮 3/3 步", 1), ("第 3/3 轮 3/3 步", 2)])
+def test_interrupted_as_an_epoch_ends_nothing_is_lost(finished, tool, tmp_path, moment, ranks):
+    """Between the last step and the next the optimizer's state must survive being saved twice."""
+    recipe, whole = finished
+    overrides = (f"Global.output_dir={tmp_path}/cut", "Global.log_every=1", f"Global.ranks={ranks}")
+    for number in range(2):  # the second time, soon after resuming
+        process = start(recipe, tmp_path, *overrides)
+        wait_for(tmp_path / "cut/log.txt", ("续训：" if number else moment), process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, complaint = process.communicate(timeout=120)
+        assert process.returncode in (0, 130) and "Traceback" not in complaint
+        assert state(tmp_path / "cut")
+    train(tool, recipe, tmp_path, *overrides, env=ONE_THREAD)
+    assert_identical(whole, tmp_path / "cut", tolerance=1e-6)
+
+
+def test_ranks_whose_clocks_differ_save_together(finished, tool, tmp_path):
+    """Saving by the clock is decided by one for all, or one rank would wait for the others for ever."""
+    recipe, whole = finished
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/clock", "Global.ranks=2",
+          "Global.save_every_minutes=0.001", env=ONE_THREAD, timeout=120)
+    assert_identical(whole, tmp_path / "clock", tolerance=1e-6)
+
+
+def test_ctrl_c_during_validation_stops_before_the_next_epoch(finished, tool, tmp_path):
+    recipe, whole = finished
+    program = tmp_path / "slow.py"  # the tool with a validation that takes a while and says so
+    program.write_text(f"""import runpy, sys, time
+sys.argv = ["train.py", *sys.argv[1:]]
+sys.path.insert(0, {str(ROOT)!r})
+import paddle_cxr
+from paddle_cxr.tasks.classification import ClassificationTask
+validate = ClassificationTask.validate
+def slowly(self):
+    print("validating", flush=True)
+    time.sleep(3)
+    return validate(self)
+ClassificationTask.validate = slowly
+runpy.run_path({str(ROOT / "tools/train.py")!r}, run_name="__main__")
+""", encoding="utf-8")
+    command = [sys.executable, str(program), "-c", str(recipe), "-o", f"Global.output_dir={tmp_path}/cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | ONE_THREAD)
+    for line in process.stdout:
+        if line.strip() == "validating":
+            process.send_signal(signal.SIGINT)
+            break
+    rest, complaint = process.communicate(timeout=120)
+    assert process.returncode == 130 and "续训" in complaint and "第 2/3 轮" not in rest, complaint
+    train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/cut", env=ONE_THREAD)
+    assert_identical(whole, tmp_path / "cut")
 
 
 def test_a_disk_that_fills_up_half_way_loses_nothing(finished, tool, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from paddle_cxr.data.image import EXTENSIONS
 from paddle_cxr.data.records import ClassInfo, Record, Source
-from paddle_cxr.data.sources.layout import inside, read_table, require, why_missing
+from paddle_cxr.data.sources.layout import inside, known_patient, open_root, read_table, why_missing
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -25,7 +25,7 @@ class CovidChestXray(Source):
     ``Pneumonia/Viral/SARS`` is PNEUMONIA.  Rows of no class, other views, CT and volumes are left out and counted.
 
     Args:
-        root: the repository's folder.
+        root: the repository's folder, or an archive of it.
         views: the views used; by default every frontal one.
         classes: the classes (supplied by the program).
 
@@ -34,8 +34,8 @@ class CovidChestXray(Source):
     """
 
     def __init__(self, root: str, views: tuple[str, ...] = _FRONTAL_VIEWS, *, classes: tuple[ClassInfo, ...]) -> None:
-        folder = require(root)
         self.notices: list[str] = []
+        folder = open_root(root, self.notices, "metadata.csv")
         path = folder / "metadata.csv"
         left_out: Counter[str] = Counter()
         records: dict[str, Record] = {}
@@ -54,7 +54,7 @@ class CovidChestXray(Source):
             if not (folder / image).is_file():
                 raise UserError(f"{where}：找不到图像 {folder / image}；下载不完整时请重新 git clone")
             extra = {name: row[name] for name in _KEPT if row.get(name)}
-            records[image] = Record(image, label, row["patientid"] or None, extra=extra)
+            records[image] = Record(image, label, known_patient(row["patientid"]), extra=extra)
         if left_out:
             counts = "、".join(f"{reason} {number}" for reason, number in left_out.most_common())
             self.notices.append(f"{path}：略过 {sum(left_out.values())} 行（{counts}）")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddle_cxr.data.records import ClassInfo, Record, Source
 from paddle_cxr.data.sources.image_folder import folder_records
-from paddle_cxr.data.sources.layout import class_folders, find_base, require, subfolders, why_missing
+from paddle_cxr.data.sources.layout import class_folders, find_base, open_root, subfolders, why_missing
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -23,14 +23,18 @@ class CovidRadiography(Source):
 
     The database has no patient ids: images of one patient may fall on both sides of a split.
 
+    Args:
+        root: folder, or the archive as downloaded (see :class:`ImageFolder`).
+        classes: the classes (supplied by the program).
+
     Raises:
         UserError: root missing, or a class without folder or images.
     """
 
     def __init__(self, root: str, *, classes: tuple[ClassInfo, ...]) -> None:
-        folder = require(root)
         self.notices = ["COVID-19 Radiography Database 没有患者编号（patient_id）：只能按图像划分，"
                         "同一患者的图像可能落在不同子集，结果会偏高"]
+        folder = open_root(root, self.notices)
         base = find_base(folder, classes)
         found = class_folders(base, classes)
         left_out = [one.name for one in subfolders(base) if one not in [path for _, path in found]]

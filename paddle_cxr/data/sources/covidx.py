@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paddle_cxr.data.records import ClassInfo, Record, Source, label_of
-from paddle_cxr.data.sources.layout import inside, read_text, require, why_missing, without_repeats
+from paddle_cxr.data.sources.layout import inside, open_root, read_text, why_missing, without_repeats
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -24,7 +24,7 @@ class COVIDxCXR2(Source):
     handled.
 
     Args:
-        root: the folder with the lists and the image folders.
+        root: the folder with the lists and the image folders, or an archive of it.
         lists: other list names, e.g. ``{train: train_COVIDx9A.txt, test: test_COVIDx9A.txt}``.
         classes: the classes (supplied by the program).
 
@@ -34,8 +34,8 @@ class COVIDxCXR2(Source):
     """
 
     def __init__(self, root: str, lists: dict[str, str] | None = None, *, classes: tuple[ClassInfo, ...]) -> None:
-        folder = require(root)
         self.notices: list[str] = []
+        folder = open_root(root, self.notices, *(lists or {}).values(), "train.txt", "test.txt")
         records: list[Record] = []
         for split, file in _lists(folder, lists).items():
             path = folder / file

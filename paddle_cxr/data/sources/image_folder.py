@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddle_cxr.data.archive import is_archive, unpack_once
 from paddle_cxr.data.records import ClassInfo, Record, Source
-from paddle_cxr.data.sources.layout import class_folders, find_base, list_images, require, subfolders, why_missing
+from paddle_cxr.data.sources.layout import class_folders, find_base, list_images, open_root, subfolders, why_missing
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -33,13 +32,8 @@ class ImageFolder(Source):
 
     def __init__(self, root: str, patient_pattern: str | None = None, ignore_unknown: bool = False, *,
                  classes: tuple[ClassInfo, ...]) -> None:
-        folder = require(root)
         self.notices: list[str] = []
-        if is_archive(folder):
-            folder = unpack_once(folder)
-            self.notices.append(f"使用 {root} 解压后的文件夹 {folder}")
-        elif not folder.is_dir():
-            raise UserError(f"{folder} 既不是文件夹，也不是压缩包（zip、tar、tar.gz …）")
+        folder = open_root(root, self.notices)
         base = find_base(folder, classes)
         folders = class_folders(base, classes)
         _check_folders(base, [path for _, path in folders], classes, ignore_unknown, self.notices)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from paddle_cxr.data.archive import archive_stem, is_archive, unpack_once
 from paddle_cxr.data.image import EXTENSIONS
 from paddle_cxr.data.records import ClassInfo, Record
 from paddle_cxr.errors import UserError
@@ -22,12 +23,39 @@ def why_missing(root: str | Path) -> str | None:
     return None
 
 
-def require(root: str | Path) -> Path:
-    """``root`` as a path; raises UserError when it is missing."""
+def open_root(root: str | Path, notices: list[str], *marks: str) -> Path:
+    """The folder a source reads: ``root``, or what it unpacks to where it is a zip or tar (said in ``notices``).
+
+    Args:
+        marks: names of which the layout has at least one; in an archive, folders wrapping them are looked through.
+
+    Raises:
+        UserError: root missing, empty, neither folder nor archive, or an archive that cannot be unpacked.
+    """
     reason = why_missing(root)
     if reason:
         raise UserError(f"{reason}；请检查 DataLoader.Source.root，数据下载方法见 docs/data.md")
-    return Path(root)
+    folder = Path(root)
+    if folder.is_dir():
+        return folder
+    if not is_archive(folder):
+        raise UserError(f"{folder} 既不是文件夹，也不是压缩包（zip、tar、tar.gz …）")
+    folder = unpack_once(folder)
+    notices.append(f"使用 {root} 解压后的文件夹 {folder}")
+    if folder.name != archive_stem(root):
+        notices.append(f"!! 原有的文件夹 {folder.with_name(archive_stem(root))} 不是由现在这个压缩包解开的，没有使用，"
+                       "也没有改动")
+    return _unwrapped(folder, marks)
+
+
+def _unwrapped(folder: Path, marks: Sequence[str]) -> Path:
+    base = folder
+    while not any((base / mark).exists() for mark in marks):
+        inside = subfolders(base)
+        if len(inside) != 1:
+            return folder
+        base = inside[0]
+    return base
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -46,15 +74,14 @@ def class_folders(base: Path, classes: Sequence[ClassInfo]) -> list[tuple[int, P
 def find_base(root: Path, classes: Sequence[ClassInfo]) -> Path:
     """The folder that holds the class folders: ``root``, or the only folder inside it, and so on.
 
-    Archives usually wrap everything in one folder of the data set's name.
+    Archives usually wrap everything in one folder of the data set's name, which may also be that of a class:
+    ``covid/{COVID,NORMAL}``.
     """
     base = root
-    while not class_folders(base, classes):
-        inside = subfolders(base)
-        if len(inside) != 1:
-            return root
+    while len(inside := subfolders(base)) == 1 and (
+            len(class_folders(inside[0], classes)) >= len(class_folders(base, classes))):
         base = inside[0]
-    return base
+    return base if class_folders(base, classes) else root
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -74,24 +101,38 @@ def inside(text: str, where: str) -> str:
     return str(path)
 
 
+def known_patient(text: str | None) -> str | None:
+    """A patient id, or None for a cell that is empty or holds a spreadsheet's or program's word for that."""
+    return text if text and text.lower() not in ("nan", "na", "none", "null") else None
+
+
 def without_repeats(found: Iterable[tuple[str, Record]], path: Path, classes: Sequence[ClassInfo],
                     notices: list[str]) -> Iterator[Record]:
     """Records of ``(where, record)`` pairs, an image listed twice only once (counted in ``notices``).
 
-    Raises UserError naming both places where one image has two labels.
+    Raises UserError naming both places where one image has two labels, patients, splits or folds.
     """
-    seen: dict[str, tuple[int, str]] = {}
+    seen: dict[str, tuple[Record, str]] = {}
     repeated = 0
     for where, record in found:
-        label, first = seen.setdefault(record.path, (record.label, where))
-        if label != record.label:
-            raise UserError(f"{where}：{record.path} 在 {first} 已有另一个标签（{classes[label].name}）")
+        earlier, first = seen.setdefault(record.path, (record, where))
+        if earlier.label != record.label:
+            raise UserError(f"{where}：{record.path} 在 {first} 已有另一个标签（{classes[earlier.label].name}）")
+        for column in ("patient_id", "split", "fold"):
+            one, other = getattr(earlier, column), getattr(record, column)
+            if one != other:
+                raise UserError(f"{where}：{record.path} 的 {column} 与 {first} 不同"
+                                f"（{_shown(other)} 与 {_shown(one)}）；请删去错的一行")
         if first == where:
             yield record
         else:
             repeated += 1
     if repeated:
         notices.append(f"{path}：{repeated} 行重复列出同一图像，只用第一次")
+
+
+def _shown(cell: object) -> str:
+    return "空" if cell is None else str(cell)
 
 
 def read_text(path: Path) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from paddle_cxr.data.image import EXTENSIONS
 from paddle_cxr.data.records import ClassInfo, Record, Source, label_of
 from paddle_cxr.data.sources.image_folder import folder_records
 from paddle_cxr.data.sources.layout import (
     class_folders,
     header_of,
     inside,
+    known_patient,
+    open_root,
     read_table,
     read_text,
-    require,
     subfolders,
     why_missing,
     without_repeats,
@@ -24,6 +28,8 @@ from paddle_cxr.registry import register
 # What a record wants to know → the column that says it, unless the recipe names another.
 _COLUMNS = {"path": "file", "label": "label", "patient_id": "patient_id", "fold": "fold", "split": "split"}
 _REQUIRED = ("path", "label")
+_DEFAULT_LIST = "index.csv"
+_WHOLE = re.compile(r"-?[0-9]{1,9}(\.0)?")  # a spreadsheet with empty cells writes numbers as 1.0
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "eval": "val",
            "test": "test", "testing": "test", "predict": "predict", "all": None, "": None}
 
@@ -34,12 +40,14 @@ class ListFile(Source):
 
     A CSV needs the columns ``file`` (relative to ``root``) and ``label`` (class name, alias or number);
     ``patient_id``, ``fold`` and ``split`` are used where present, every other column is kept in ``Record.extra``.
-    Without a header each line is ``path label``, separated by blanks or a tab.  Where the list is absent but the class
-    folders are there (``root/images/<class>`` or ``root/<class>``), those are read instead, and a notice says so.
+    Without a header each line is ``path label``, separated by blanks or a tab.  Where there is no ``index.csv``, and no
+    other list was asked for, but the class folders are there (``root/images/<class>`` or ``root/<class>``), those are
+    read instead, and a notice says so.
 
     Args:
-        root: the folder paths in the list are relative to.
-        file: the list: a path inside ``root``, else one from the current folder (``prepare_data.py`` writes such).
+        root: the folder paths in the list are relative to, or an archive of it.
+        file: the list: a path inside ``root``; one with a folder in it (as ``prepare_data.py`` writes) is also looked
+            for from the current folder.
         columns: other column names, e.g. ``{path: filename, label: finding}``.
         classes: the classes (supplied by the program).
 
@@ -48,17 +56,17 @@ class ListFile(Source):
             image with two labels, a fold that is no whole number, an unknown split; or no list, or missing columns.
     """
 
-    def __init__(self, root: str, file: str = "index.csv", columns: dict[str, str] | None = None, *,
+    def __init__(self, root: str, file: str = _DEFAULT_LIST, columns: dict[str, str] | None = None, *,
                  classes: tuple[ClassInfo, ...]) -> None:
-        folder = require(root)
         self.notices: list[str] = []
-        path = folder / file if (folder / file).is_file() else Path(file)
-        if path.is_file():
+        folder = open_root(root, self.notices, file, "images")
+        path = _find_list(folder, file)
+        if path is not None:
             records = list(without_repeats(_read_list(folder, path, columns, classes), path, classes, self.notices))
         else:
             records = _class_folders_instead(folder, file, classes, self.notices)
         if not records:
-            raise UserError(f"{path if path.is_file() else folder} 里一张图像也没有")
+            raise UserError(f"{path or folder} 里一张图像也没有")
         super().__init__(folder.resolve().name, folder, classes, records)
 
     @classmethod
@@ -67,12 +75,25 @@ class ListFile(Source):
         return why_missing(str(arguments.get("root", "")))
 
 
+def _find_list(root: Path, file: str) -> Path | None:
+    """The list, or None where only the default name was asked for and is absent."""
+    candidates = [root / file, *([Path(file)] if os.path.dirname(file) else [])]
+    for path in candidates:
+        if path.is_file():
+            return path
+    if file == _DEFAULT_LIST:
+        return None
+    there = [entry.name for entry in root.iterdir() if entry.is_file() and entry.suffix.lower() not in EXTENSIONS]
+    raise UserError(f"找不到列表文件 {' 或 '.join(map(str, candidates))}{did_you_mean(Path(file).name, there)}"
+                    f"（{root} 中有：{'、'.join(sorted(there)[:10]) or '没有列表'}）；请检查 DataLoader.Source.file")
+
+
 def _class_folders_instead(root: Path, file: str, classes: Sequence[ClassInfo], notices: list[str]) -> list[Record]:
     """Records from class folders; lenient about other folders and missing classes, which the list would have said."""
     for base in (root / "images", root):
         folders = class_folders(base, classes) if base.is_dir() else []
         if folders:
-            notices.append(f"没有列表文件 {root / file}：按文件夹 {base}/<类别> 读取，"
+            notices.append(f"!! 没有列表文件 {root / file}：按文件夹 {base}/<类别> 读取，"
                            "没有患者编号（patient_id）和折号（fold）")
             known = [folder for _, folder in folders]
             unknown = [folder.name for folder in subfolders(base) if folder not in known]
@@ -139,18 +160,19 @@ def _record(root: Path, where: str, row: Mapping[str, str], names: Mapping[str, 
     path = inside(row[names["path"]], where)
     if not (root / path).is_file():
         raise UserError(f"{where}：找不到图像 {root / path}")
-    return Record(path, _label(row[names["label"]], classes, where), row.get(names["patient_id"]) or None,
+    return Record(path, _label(row[names["label"]], classes, where), known_patient(row.get(names["patient_id"])),
                   _split(row.get(names["split"], ""), where), _fold(row.get(names["fold"], ""), where),
                   {key: text for key, text in row.items() if key not in names.values() and text})
 
 
 def _label(text: str, classes: Sequence[ClassInfo], where: str) -> int:
     """A class name or alias, else a class number."""
-    if text.lstrip("-").isdigit() and not any(info.matches(text) for info in classes):
-        if not 0 <= int(text) < len(classes):
+    if _WHOLE.fullmatch(text) and not any(info.matches(text) for info in classes):
+        number = int(text.removesuffix(".0"))
+        if not 0 <= number < len(classes):
             raise UserError(f"{where}：标签 {text} 超出范围 0–{len(classes) - 1}"
                             f"（Global.classes 有 {len(classes)} 类）")
-        return int(text)
+        return number
     return label_of(text, classes, where)
 
 
@@ -163,10 +185,6 @@ def _split(text: str, where: str) -> str | None:
 def _fold(text: str, where: str) -> int | None:
     if not text:
         return None
-    try:
-        number = float(text)  # a spreadsheet with empty cells writes folds as 0.0
-    except ValueError:
-        number = -1.0
-    if number < 0 or number != int(number):
+    if not _WHOLE.fullmatch(text) or text.startswith("-"):
         raise UserError(f"{where}：fold 为 {text!r}，应为 0、1、2 … 的整数")
-    return int(number)
+    return int(text.removesuffix(".0"))

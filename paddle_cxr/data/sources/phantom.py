@@ -39,7 +39,9 @@ class Phantoms(Source):
         if len(set(self._drawn)) < len(classes):
             raise UserError(f"Phantoms：有两个类别对应同一种仿真图像（{'、'.join(self._drawn)}）；请检查 aliases")
         self._seed, self._size = seed, size
-        records = [Record(f"phantom/{name}/{turn:04d}", label, patient_id=f"phantom-{turn * len(classes) + label}")
+        # The seed is part of the names: a film of another seed is another patient's, never seen in training.
+        records = [Record(f"phantom/{seed}/{name}/{turn:04d}", label,
+                          patient_id=f"phantom-{seed}-{turn * len(classes) + label}")
                    for turn in range(per_class) for label, name in enumerate(self._drawn)]
         super().__init__("phantom", "phantom", classes, records)
 
