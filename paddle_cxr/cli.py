@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from paddle_cxr.errors import UserError
 
@@ -12,12 +13,20 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line that says how ``-o`` is written."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"错误：命令行参数（{message}）；每一项改写前都要写 -o，-c 必填，-h 看全部参数", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments every tool takes.
 
     Returns a parser whose result has ``config`` (path), ``override`` (list of ``a.b.c=value``) and ``debug``.
     """
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("-c", "--config", required=True, help="配方文件（recipe），例如 configs/resnet50.yaml")
     result.add_argument("-o", "--override", action="append", default=[], metavar="a.b.c=值",
                         help="改写配方中的一项，可多次使用，例如 -o Global.epochs=2")

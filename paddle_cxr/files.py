@@ -43,8 +43,8 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text atomically."""
-    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write UTF-8 text atomically; bytes of a file name that are not UTF-8 are written as ``\\udc…``."""
+    return write_atomic(path, lambda temporary: temporary.write_text(text, "utf-8", errors="backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> Path:

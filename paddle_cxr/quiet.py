@@ -30,6 +30,8 @@ def without_noise() -> Iterator[None]:
 
 def import_paddle() -> None:
     """Import Paddle for the first time, quietly; glog's INFO lines and deprecation warnings are turned off."""
+    import zlib  # noqa: F401 - before Paddle, as 2.6 exports zlib's symbols and the process would crash later
+
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", category=UserWarning, module="paddle")
     logging.getLogger("paddle").setLevel(logging.ERROR)

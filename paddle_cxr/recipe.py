@@ -69,6 +69,7 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
                             if k.startswith(FALLBACK_KEY + ".")})
             apply_overrides(raw, [o for o in overrides if not o.startswith(FALLBACK_KEY)], origins)
             notices.append(f"!! {absent}；改用内置模体（phantom）演示，结果不是临床结果。"
+                           f"{FALLBACK_KEY} 改写了 {'、'.join(_leaves(fallback))}；"
                            f"要用真实数据，请修改 DataLoader.Source；要在缺数据时报错，请加 -o {FALLBACK_KEY}=null")
         elif absent:
             raise UserError(f"DataLoader.Source.root：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
@@ -78,6 +79,12 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
         check("split", recipe.DataLoader.Split, "DataLoader.Split")
         check_rules(recipe)
     return Loaded(recipe, origins, notices)
+
+
+def _leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys a partial recipe sets, components as a whole."""
+    return [name for key, value in section.items() for name in (
+        _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and "name" not in value else [prefix + key])]
 
 
 def _is_trained(raw: dict[str, Any]) -> bool:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pydantic
 
@@ -131,9 +132,9 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
     try:
         return pydantic.TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(
             _tuples(value, hint), strict=True)
-    except pydantic.ValidationError as error:
-        raise UserError(f"{path}：应为 {type_name(hint)}，现在是 {value!r}（{type(value).__name__}）"
-                        f"{_literal_hint(error)}") from None
+    except pydantic.ValidationError:
+        near = did_you_mean(str(value), _words(hint))
+        raise UserError(f"{path}：应为 {type_name(hint)}{near}，现在是 {value!r}（{type(value).__name__}）") from None
 
 
 def _tuples(value: Any, hint: Any) -> Any:
@@ -141,14 +142,22 @@ def _tuples(value: Any, hint: Any) -> Any:
     return tuple(value) if isinstance(value, list) and "tuple" in str(hint) else value
 
 
-def _literal_hint(error: pydantic.ValidationError) -> str:
-    for detail in error.errors():
-        if detail["type"] in ("literal_error", "greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-            return f"：{detail['msg']}"
-    return ""
-
-
 def type_name(hint: Any) -> str:
-    """A type as a person writes it: ``int``, ``float | None``, ``list[int]``."""
-    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
-    return text.replace("typing.", "").replace("NoneType", "None")
+    """A type for people, on one line: ``int``, ``float 的列表 或 balanced 或 null``, ``[int, int]``."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " 或 ".join(type_name(one) for one in arguments)
+    if origin is Literal:
+        return "、".join(str(one) for one in arguments)
+    if origin is list:
+        return f"{type_name(arguments[0])} 的列表"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"[{', '.join(type_name(one) for one in arguments)}]"
+    return {NoneType: "null", Any: "任意值"}.get(hint) or getattr(hint, "__name__", str(hint))
+
+
+def _words(hint: Any) -> list[str]:
+    """The words a type accepts."""
+    if get_origin(hint) is Literal:
+        return [one for one in get_args(hint) if isinstance(one, str)]
+    return [word for one in get_args(hint) for word in _words(one)]

@@ -13,7 +13,7 @@ from paddle.nn import functional as F
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.inference import export_model, open_engine
-from paddle_cxr.models import ResNet18
+from paddle_cxr.models import Ensemble, ResNet18
 from paddle_cxr.tasks.classification import probabilities_of
 from paddle_cxr.weights import load_weights
 
@@ -126,6 +126,20 @@ def test_views_are_part_of_the_exported_networks(model, tmp_path, views):
     for kind in ("inference", "onnx"):
         np.testing.assert_allclose(open_engine(tmp_path, kind).predict(batch), averaged, atol=1e-5)
     assert report["views"] == views
+
+
+def test_an_ensemble_of_colour_networks_is_exported(tmp_path):
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("onnxruntime")
+    paddle.seed(0)
+    ensemble = Ensemble({"name": "ResNet18"}, members=2, class_num=3, in_channels=3)
+    batch = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    export_model(ensemble, PREPROCESS, CLASSES, (3, 32, 32), tmp_path, ["inference", "onnx"], sample_inputs=batch,
+                 views="flip")
+    ensemble.eval()
+    wanted = probabilities_of(ensemble, paddle.to_tensor(batch), "flip")
+    for kind in ("inference", "onnx"):
+        np.testing.assert_allclose(open_engine(tmp_path, kind).predict(batch), wanted, atol=1e-5)
 
 
 def test_the_model_trains_on_after_an_export(model, tmp_path):

@@ -27,7 +27,7 @@ def test_builds_with_arguments_and_context():
     ({"name": "Widget", "size": "3"}, "A.size：应为 int，现在是 '3'（str）"),
     ({"name": "Widget", "size": True}, "A.size：应为 int"),
     ({"name": "Widget", "size": 1, "mode": "c"}, "A.mode"),
-    ({"name": "Widget", "size": 1, "names": ["x", 1]}, "A.names：应为 list[str] | None"),
+    ({"name": "Widget", "size": 1, "names": ["x", 1]}, "A.names：应为 str 的列表 或 null"),
     ({"name": "Widget", "size": 1, "classes": ["x"]}, "A.classes：Widget 没有参数 'classes'"),
     ({"size": 1}, "A：应为 {name: 组件名"),
     ("Widget", "A：应为 {name: 组件名"),

@@ -16,6 +16,10 @@ from conftest import ROOT, write_tiny_recipe
 from PIL import Image
 from safetensors.numpy import load_file
 
+from paddle_cxr.engine.evaluate import load_trained
+from paddle_cxr.errors import UserError
+from paddle_cxr.recipe import load
+
 
 def run(name: str, *arguments: object, cwd: Path, **more) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)], cwd=cwd,
@@ -134,6 +138,11 @@ def test_a_demo_run_is_marked_everywhere(trained, tmp_path):
     folder = next((tmp_path / "output").iterdir())
     assert json.loads((folder / "metrics.json").read_text())["demo_data"] is True
     assert json.loads((folder / "checkpoints/best/model.json").read_text())["demo_data"] is True
+    done = run("predict", "-c", folder / "config.yaml", "-i", trained / "chest3/COVID/00.jpg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"权重：{Path('output') / folder.name}" in done.stdout and "对真实胸片的预测没有意义" in done.stdout
+    with open(folder / "predict/predictions.csv", encoding="utf-8-sig") as file:
+        assert [row["demo_data"] for row in csv.DictReader(file)] == ["1"]
 
 
 def test_training_from_a_zip(trained, tmp_path):
@@ -215,6 +224,18 @@ def test_a_wrong_value(trained, tmp_path, override, said):
     fails(run("train", "-c", "tiny.yaml", "-o", f"Global.output_dir={tmp_path}/out", "-o", override, cwd=trained), said)
 
 
+@pytest.mark.parametrize("override, said", [
+    ("DataLoader.Train.subset=trian", "trian"), ("Global.freeze=[layer9]", "Global.freeze.0")])
+def test_a_wrong_value_is_told_once_by_two_ranks(trained, tmp_path, override, said):
+    fails(run("train", "-c", "tiny.yaml", "-o", f"Global.output_dir={tmp_path}/out", "-o", "Global.ranks=2", "-o",
+              override, cwd=trained), said)
+
+
+def test_a_mistake_on_the_command_line(trained):
+    fails(run("train", "-c", "tiny.yaml", "-o", "Global.epochs=1", "Global.seed=2", cwd=trained),
+          "Global.seed=2", "每一项改写前都要写 -o")
+
+
 @pytest.mark.parametrize("text, said", [
     ("Global: {epochs: 1\n", "语法"), ("_base_: me.yaml\n", "循环"), ("- 1\n", "最外层")])
 def test_a_broken_recipe(trained, tmp_path, text, said):
@@ -237,6 +258,16 @@ def test_truncated_checkpoint(trained, tmp_path):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:len(whole) // 2])
     fails(run("eval", "-c", "tiny.yaml", "-o", f"Global.checkpoint={folder}", cwd=trained), "model.safetensors")
+
+
+@pytest.mark.parametrize("change", [{"classes": 3}, {"classes": ["a"]}, {"preprocess": [1]},
+                                    {"preprocess": {"image_shape": 5}}, {"preprocess": {"mean": "abc"}}])
+def test_a_checkpoint_whose_record_is_not_what_it_should_be(trained, tmp_path, change):
+    folder = Path(shutil.copytree(trained / "out/checkpoints/best", tmp_path / "odd"))
+    meta = json.loads((folder / "model.json").read_text(encoding="utf-8")) | change
+    (folder / "model.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(UserError, match="model.json 损坏"):
+        load_trained(load(trained / "tiny.yaml"), folder)
 
 
 def test_truncated_state_does_not_resume(trained, tmp_path):

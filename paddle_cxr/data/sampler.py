@@ -42,9 +42,10 @@ class MicroBatchSampler:
                  shuffle: bool = True, drop_last: bool = False, seed: int = 0,
                  weights: Sequence[float] | np.ndarray | None = None) -> None:
         if micro_batches < world_size:
-            raise UserError(f"每个 batch 切成 {micro_batches} 份，不够 {world_size} 个进程分；请增大份数或减少进程")
+            raise UserError(f"Global.micro_batches：每批（batch）切成 {micro_batches} 份，不够 {world_size} 个进程分；"
+                            f"请用 -o Global.micro_batches={world_size}")
         if batch_size < 2 * micro_batches:
-            raise UserError(f"batch_size={batch_size} 太小：每个 batch 切成 {micro_batches} 份，每份至少 2 张图像"
+            raise UserError(f"batch_size={batch_size} 太小：每批（batch）切成 {micro_batches} 份，每份至少 2 张图像"
                             f"（批归一化需要），请设为至少 {2 * micro_batches}")
         if weights is not None and len(weights) != n:
             raise ValueError(f"{len(weights)} weights for {n} pictures")
@@ -52,7 +53,7 @@ class MicroBatchSampler:
         self.steps_per_epoch = full + (not drop_last and rest >= 2 * micro_batches)
         if self.steps_per_epoch == 0:
             needed = batch_size if drop_last else 2 * micro_batches
-            raise UserError(f"训练图像只有 {n} 张，凑不满一个 batch（至少需要 {needed} 张）；"
+            raise UserError(f"训练图像只有 {n} 张，凑不满一批（batch，至少需要 {needed} 张）；"
                             "请增加数据，或减小 batch_size" + ("，或设 drop_last: false" if drop_last else ""))
         self.n, self.batch_size, self.micro_batches = n, batch_size, micro_batches
         self.rank, self.world_size = rank, world_size

@@ -74,6 +74,8 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = folder / STATE_JSON
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(numbers, dict):
+            raise ValueError(type(numbers).__name__)
     except (OSError, ValueError) as error:
         raise UserError(f"检查点损坏：{path}（{error}）；"
                         "用 -o Global.resume=false 从头训练（旧结果会改名保留）") from None

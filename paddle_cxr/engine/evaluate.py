@@ -11,6 +11,7 @@ import numpy as np
 from paddle_cxr import cpu
 from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import LabelledData, open_source
+from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.engine.crossval import one_fold
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
@@ -103,22 +104,34 @@ def load_trained(loaded: Loaded, weights: Path) -> tuple[Any, dict[str, Any], li
     state, meta = load_weights(weights)
     recipe = loaded.recipe
     wanted = [info.name for info in loaded.classes]
-    trained = [info["name"] for info in meta.get("classes", [])] or wanted
+    trained = _trained_classes(meta, weights) or wanted
     if trained != wanted:
         raise UserError(f"{weights}：训练时的类别是 {'、'.join(trained)}，配方 Global.classes 是 {'、'.join(wanted)}；"
                         "请用训练时的配方")
-    notices = _adopt_preprocessing(recipe, meta)
+    notices = _adopt_preprocessing(recipe, meta, weights)
     model, _ = build_model(recipe, load_start=False)
     apply_weights(model, state, meta, path=weights)
     model.eval()
     return model, meta, notices
 
 
-def _adopt_preprocessing(recipe: Any, meta: dict[str, Any]) -> list[str]:
+def _trained_classes(meta: dict[str, Any], weights: Path) -> list[str]:
+    try:
+        return [str(info["name"]) for info in meta.get("classes", [])]
+    except (TypeError, KeyError):
+        raise UserError(f"{weights} 的 model.json 损坏：classes 不是类别的列表；请换一个检查点（checkpoint）") from None
+
+
+def _adopt_preprocessing(recipe: Any, meta: dict[str, Any], weights: Path) -> list[str]:
     """A model must see what it was trained on: where the recipe differs, the recorded values win, loudly."""
     recorded = meta.get("preprocess")
     if not recorded:
         return []
+    try:
+        Preprocess.from_dict(recorded)
+    except (UserError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{weights} 的 model.json 损坏：preprocess 不可用（{error}）；"
+                        "请换一个检查点（checkpoint）") from None
     section = recipe.DataLoader.preprocess
     now = section.model_dump() | {"image_shape": list(recipe.Global.image_shape)}
     different = [key for key, value in recorded.items() if key in now and _plain(now[key]) != _plain(value)]

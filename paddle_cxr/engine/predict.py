@@ -158,7 +158,7 @@ def _predict_batch(predictor: Predictor, names: list[str], images: np.ndarray, o
         rows.append({"file": name, "label": label.name, "label_zh": label.zh, "probability": float(row[best[i]]),
                      "probabilities": {c.name: float(p) for c, p in zip(predictor.classes, row, strict=True)}})
         if i < drawn:
-            file = output / "figures" / (name.replace("/", "__") + ".png")
+            file = output / "figures" / f"{name}.png"
             plots.plot_prediction(images[i], None if heat is None else heat[i], row, predictor.classes, name, file,
                                   demo=predictor.demo)
     return rows

@@ -41,4 +41,5 @@ class RunState:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> RunState:
+        """Raises TypeError for keys that a run's state does not have."""
         return cls(**value)

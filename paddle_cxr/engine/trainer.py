@@ -256,7 +256,7 @@ class Trainer:
             state.evaluations_without_gain += 1
             patience = self.settings.early_stop
             if patience and state.evaluations_without_gain >= patience:
-                self.folder.say(f"连续 {patience} 次验证没有进步，提前停止（early stopping）")
+                self.folder.say(f"连续 {patience} 次验证没有进步，早停（early stopping）")
                 state.finished = True
 
     def _report(self, bar: Any, step: int, steps: int, rate: float, seconds: float) -> None:
@@ -347,7 +347,11 @@ class Trainer:
         checkpoint.restore_optimizer(self.optimizer, self.task.model, tensors)
         self._restored = tensors
         self.precision.restore(numbers.pop("scaler", None))
-        self.state = RunState.from_dict(numbers)
+        try:
+            self.state = RunState.from_dict(numbers)
+        except TypeError as error:
+            raise UserError(f"检查点损坏或来自别的版本：{folder / checkpoint.STATE_JSON}（{error}）；"
+                            "用 -o Global.resume=false 从头训练（旧结果会改名保留）") from None
         for row in self.state.history:  # VisualDL shows a folder's newest log only
             self._log_row(row)
         self.folder.say(f"从 {folder} 续训：第 {self.state.epoch + 1} 轮，第 {self.state.step + 1} 步")

@@ -73,7 +73,7 @@ def _finish(axes: Axes, title: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_title(title)
-    axes.set_xlabel("轮次（epoch）")
+    axes.set_xlabel("轮（epoch）")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if not axes.lines:

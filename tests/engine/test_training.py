@@ -298,7 +298,7 @@ def test_early_stopping_and_frozen_layers(finished, tool, tmp_path):
     done = train(tool, recipe, tmp_path, f"Global.output_dir={tmp_path}/out", "Global.epochs=8", "Global.early_stop=1",
                  "Optimizer.lr.learning_rate=0.0", "Global.freeze=[conv1, bn1, layer1]",
                  f"Arch.pretrained={one}/checkpoints/best")
-    assert "提前停止" in done.stdout
+    assert "早停" in done.stdout
     trained, before = weights(tmp_path / "out"), weights(one, "best")
     for name in before:
         if name.startswith(("conv1", "bn1", "layer1")):
@@ -321,6 +321,13 @@ def test_cross_validation_runs_every_fold_once_and_sums_up(finished, tool, tmp_p
     assert summary["summary"]["samples"] == 36 and summary["summary"]["folds"] == 3
     assert len(summary["summary"]["accuracy"]["values"]) == 3
     assert (tmp_path / "cv/folds.png").stat().st_size > 0 and "±" in (tmp_path / "cv/folds.md").read_text()
+    fold = json.loads((tmp_path / "cv/fold1/metrics.json").read_text())["evaluation"]
+    done = tool("eval", "-c", recipe, *[p for o in (*options, "Global.fold=1") for p in ("-o", o)], cwd=tmp_path,
+                env=ONE_THREAD)
+    again = json.loads((tmp_path / "cv/fold1/eval_val/metrics.json").read_text())["evaluation"]
+    assert again["confusion_matrix"] == fold["confusion_matrix"] and again["also_trained_on"] == 0, done.stderr
+    done = tool("eval", "-c", recipe, *[p for o in options for p in ("-o", o)], cwd=tmp_path, env=ONE_THREAD)
+    assert done.returncode == 2 and "Global.fold=0" in done.stderr
     before = (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns
     assert "第 0 折已完成" in train(tool, recipe, tmp_path, *options).stdout
     assert (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns == before
