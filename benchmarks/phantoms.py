@@ -37,7 +37,7 @@ def main() -> None:
     speeds = [images_per_second(arguments.images) for _ in range(arguments.repeats)]
     after = load()
     median = statistics.median(speeds)
-    print(f"内置仿真图像（phantom）{SIZE}²：每核 {median:.1f} 张/秒（CPU 时间，{arguments.repeats} 遍的中位数，"
+    print(f"内置模体（phantom）{SIZE}²：每核 {median:.1f} 张/秒（CPU 时间，{arguments.repeats} 遍的中位数，"
           f"{min(speeds):.1f}–{max(speeds):.1f}）")
     print(f"目标：每核不少于 {GOAL:.0f} 张/秒：{'达到' if median >= GOAL else '没有达到'}")
     print(f"负载（load average）：开始 {shown(before)}，结束 {shown(after)}")

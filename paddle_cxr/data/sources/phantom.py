@@ -37,7 +37,7 @@ class Phantoms(Source):
         self.notices: list[str] = []
         self._drawn = tuple(_drawable(info) for info in classes)
         if len(set(self._drawn)) < len(classes):
-            raise UserError(f"Phantoms：有两个类别对应同一种仿真图像（{'、'.join(self._drawn)}）；请检查 aliases")
+            raise UserError(f"Phantoms：有两个类别对应同一种模体（{'、'.join(self._drawn)}）；请检查 aliases")
         self._seed, self._size = seed, size
         # The seed is part of the names: a film of another seed is another patient's, never seen in training.
         records = [Record(f"phantom/{seed}/{name}/{turn:04d}", label,
