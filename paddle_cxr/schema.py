@@ -23,7 +23,7 @@ Component = dict[str, Any]
 def _three(value: Any) -> Any:
     """YAML writes a tuple as a list; strict checking would refuse it."""
     if isinstance(value, list) and len(value) != 3:
-        raise PydanticCustomError("three", "应为三个数 [通道, 高, 宽]")
+        raise PydanticCustomError("three", "三个数 [通道, 高, 宽]")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -181,8 +181,9 @@ def _explain(details: Sequence[Mapping[str, Any]]) -> str:
     if detail["type"] == "missing":
         return f"{path}：缺少这个必填的键"
     value = detail.get("input")
-    expected = " 或 ".join(dict.fromkeys(_expected(one) for one in details if _location(one) == location))
-    accepted = [name for one in details if _location(one) == location for name in _quoted(one)]
+    same = [one for one in details if _location(one) == location]
+    expected = " 或 ".join(dict.fromkeys(map(_expected, same)))
+    accepted = [name for one in same for name in _quoted(one)]
     gap = " " if expected[:1].isascii() else ""
     return f"{path}：应为{gap}{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
 
@@ -200,7 +201,7 @@ def _expected(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "literal_error":
         return "、".join(_quoted(detail)) + (" 之一" if len(_quoted(detail)) > 1 else "")
     limits = {key: f"{value:g}" if isinstance(value, float) else value for key, value in detail.get("ctx", {}).items()}
-    return _EXPECTED.get(detail["type"], "{msg}").format(msg=detail["msg"].removeprefix("应为"), **limits)
+    return _EXPECTED.get(detail["type"], "{msg}").format(msg=detail["msg"], **limits)
 
 
 def _quoted(detail: Mapping[str, Any]) -> list[str]:

@@ -178,9 +178,10 @@ def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
     transparent = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        hidden = values == transparent if isinstance(transparent, int) else np.zeros(values.shape, bool)
-        if hidden.any() and not hidden.all():  # black, but no part of the window
-            values = np.where(hidden, values[~hidden].min(), values)
+        if isinstance(transparent, int):
+            hidden = values == transparent
+            if not hidden.all():  # black, but no part of the window
+                values = np.where(hidden, values[~hidden].min(), values)
         return stretch(values, path)
     if image.mode in ("1", "L") and transparent is None:
         return np.array(image.convert("L"))

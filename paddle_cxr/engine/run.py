@@ -153,7 +153,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
                            "images_per_second": _images_per_second(state.history, task)},
                "weights": str(kept.relative_to(folder.path))}
     results |= describe_run(loaded, data, {"train": task.train})
-    if task.validation is not None or _has(data, loaded.recipe.DataLoader.Eval.subset):
+    if _has(data, loaded.recipe.DataLoader.Eval.subset):
         results |= evaluate_run(task, folder, world)
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=data.source.demo)

@@ -97,8 +97,8 @@ class Trainer:
             UserError: loss became NaN or infinite, a file could not be read or written.
         """
         state, settings = self.state, self.settings
-        if state.finished:  # resumed after the last save: there is nothing to do, and saving again would lose the
-            return state  # optimizer's state, which Paddle takes up only at its next step
+        if state.finished:  # resumed after the last save: there is nothing to do or to save
+            return state
         handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             while state.epoch < settings.epochs and not state.finished:
