@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of :func:`write_atomic` that a killed program left anywhere below ``folder``."""
+    for file in folder.rglob(".*.tmp*"):
+        if re.fullmatch(r"\..*\.\d+\.tmp(\.\w+)?", file.name):
+            file.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pydantic
 
 from paddle_cxr.errors import UserError, did_you_mean
+
+# Keys that a recipe writes beside a component's own arguments, for another part of the program.
+BESIDE = {"arch": ("pretrained",), "optimizer": ("lr",)}
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -94,8 +97,9 @@ def check(kind: str, spec: Any, path: str, context: Mapping[str, Any] | None = N
         known = "、".join(sorted(components(kind)))
         raise UserError(f"{path}：应为 {{name: 组件名, 参数…}}，现在是 {spec!r}（可用组件：{known}）")
     component = find(kind, spec["name"], path)
-    given = {key: value for key, value in spec.items() if key != "name"}
-    return component, _check_arguments(component, given, path, context)
+    beside = BESIDE.get(kind, ())
+    given = {key: value for key, value in spec.items() if key != "name" and key not in beside}
+    return component, _check_arguments(component, given, path, context, beside)
 
 
 def accepted_arguments(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -106,13 +110,14 @@ def accepted_arguments(component: Callable[..., Any]) -> dict[str, inspect.Param
 
 
 def _check_arguments(component: Callable[..., Any], given: Mapping[str, Any], path: str,
-                     context: Mapping[str, Any]) -> dict[str, Any]:
+                     context: Mapping[str, Any], beside: Sequence[str]) -> dict[str, Any]:
     parameters = accepted_arguments(component)
     writable = [name for name in parameters if name not in context]
     for key in given:
         if key not in writable:
-            raise UserError(f"{path}.{key}：{component.__name__} 没有参数 {key!r}{did_you_mean(key, writable)}"
-                            f"（可用参数：{'、'.join(writable) or '无'}）")
+            accepted = [*writable, *beside]
+            raise UserError(f"{path}.{key}：{component.__name__} 没有参数 {key!r}{did_you_mean(key, accepted)}"
+                            f"（可用参数：{'、'.join(accepted) or '无'}）")
     target = component.__init__ if inspect.isclass(component) else component
     hints = get_type_hints(target)
     result = {name: value for name, value in context.items() if name in parameters}

@@ -8,7 +8,7 @@ value of another type is an error that names the YAML path.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -177,7 +177,8 @@ def _explain(details: Sequence[Mapping[str, Any]]) -> str:
     path = ".".join(location)
     if detail["type"] == "extra_forbidden":
         accepted = list(_section_at(location[:-1]).model_fields)
-        return (f"{path}：没有这个键{did_you_mean(location[-1], accepted)}（这一层可用：{'、'.join(accepted)}）")
+        near = did_you_mean(location[-1], accepted) or _elsewhere(location[-1])
+        return f"{path}：没有这个键{near}（这一层可用：{'、'.join(accepted)}）"
     if detail["type"] == "missing":
         return f"{path}：缺少这个必填的键"
     value = detail.get("input")
@@ -186,6 +187,20 @@ def _explain(details: Sequence[Mapping[str, Any]]) -> str:
     accepted = [name for one in same for name in _quoted(one)]
     gap = " " if expected[:1].isascii() else ""
     return f"{path}：应为{gap}{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
+
+
+def _elsewhere(key: str) -> str:
+    """``"，是不是 Global.epochs？"`` for a key that stands in another section."""
+    found = [path for path in _paths(Recipe) if path.rpartition(".")[2].lower() == key.lower()]
+    return f"，是不是 {' 或 '.join(found)}？" if found else ""
+
+
+def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all keys below ``section``, those of list items left out."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _paths(field.annotation, f"{prefix}{name}.")
 
 
 def as_written(value: Any) -> str:

@@ -54,6 +54,8 @@ def test_present_data_does_not_fall_back(root, tmp_path, monkeypatch, class_fold
 
 @pytest.mark.parametrize("override, said", [
     ("Global.epoch=3", "是不是 epochs？"),
+    ("epochs=3", "epochs：没有这个键，是不是 Global.epochs？"),
+    ("Global.batch_size=3", "是不是 DataLoader.Train.sampler.batch_size 或 DataLoader.Eval.sampler.batch_size？"),
     ("Global.epochs=three", "Global.epochs：应为整数"),
     ("Global.epochs=0", "Global.epochs：应为不小于 1"),
     ("Arch.class_num=4", "Arch.class_num：是 4"),

@@ -120,6 +120,11 @@ def layer_in_a_model(layer):
 @pytest.mark.parametrize(("override", "said"), [
     ("Arch.name=[a]", r"Arch.name：没有叫 \['a'\]"),
     ("Arch.pretrained=3", "Arch.pretrained：应为"),
+    ("Arch.pretraned=true", r"是不是 pretrained？（可用参数：.*、pretrained）"),
+    ("Arch={name: Ensemble, member: {name: ResNet19}}", "Arch.member.name：没有叫 'ResNet19' 的组件，是不是 ResNet1"),
+    ("Arch={name: Ensemble, member: {name: ResNet18}, members: 1}", "Arch.members：集成.*至少 2 个"),
+    ("Global.freeze=[layer9]", "Global.freeze.0：模型里没有以 'layer9' 开头的参数"),
+    ("Optimizer.lrr=1", r"是不是 lr？（可用参数：.*、lr）"),
     ("Optimizer.beta1=2", r"Optimizer.beta1：应为\[0, 1\) 内的数"),
     ("Optimizer.epsilon=-1", "Optimizer.epsilon：应为不小于 0"),
     ("Optimizer.weight_decay=.nan", "Optimizer.weight_decay：应为不小于 0"),

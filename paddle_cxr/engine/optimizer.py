@@ -23,22 +23,18 @@ def build_optimizer(spec: dict[str, Any], model: paddle.nn.Layer, epochs: int) -
         The optimizer over the model's trainable parameters, and the schedule its rate is set from at each step.
     """
     schedule = build("lr", spec.get("lr"), "Optimizer.lr", epochs=epochs)
-    return build("optimizer", _without_lr(spec), "Optimizer", model=model), schedule
+    return build("optimizer", spec, "Optimizer", model=model), schedule
 
 
 def check_optimizer(spec: dict[str, Any]) -> None:
     """Check the section's names and arguments without building; raises :class:`UserError`."""
     build("lr", spec.get("lr"), "Optimizer.lr", epochs=1)
-    _, arguments = check("optimizer", _without_lr(spec), "Optimizer", {"model": None})
+    _, arguments = check("optimizer", spec, "Optimizer", {"model": None})
     for name, (low, high) in _RANGES.items():
         value = arguments.get(name)
         if value is not None and not low <= value < high:
             limit = f"[{low}, {high}) 内的数" if high < math.inf else "不小于 0 的有限数"
             raise UserError(f"Optimizer.{name}：应为{limit}，现在是 {value}")
-
-
-def _without_lr(spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key != "lr"}
 
 
 def _common(model: paddle.nn.Layer, clip_norm: float | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from paddle_cxr.files import write_text, writing_to
+from paddle_cxr.files import remove_leftovers, write_text, writing_to
 
 
 class RunFolder:
@@ -33,6 +33,7 @@ class RunFolder:
         if is_main:
             with writing_to(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.path)
                 self._log = open(self.path / "log.txt", "a", encoding="utf-8", buffering=1)
 
     @property

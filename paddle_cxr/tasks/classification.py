@@ -20,7 +20,7 @@ from paddle_cxr.engine.distributed import World, gather_arrays
 from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.registry import build, check, check_type
+from paddle_cxr.registry import build, check_type
 from paddle_cxr.schema import EvalSection, Recipe
 from paddle_cxr.tasks.models import build_model, freeze
 from paddle_cxr.tasks.views import AveragedProbabilities
@@ -131,7 +131,9 @@ class ClassificationTask:
 
 def check_components(recipe: Recipe) -> None:
     """Check every component's name and arguments before the slow part, reading the images; raises UserError."""
-    check("arch", {k: v for k, v in recipe.Arch.items() if k != "pretrained"}, "Arch")
+    with paddle.LazyGuard():  # the layers without their weights: takes no time, and no random numbers
+        model, _ = build_model(recipe, load_start=False)
+    freeze(model, recipe.Global.freeze)
     check_type(recipe.Arch.get("pretrained", False), bool | str | dict | None, "Arch.pretrained")
     build("loss", recipe.Loss, "Loss", class_counts=(1,) * len(recipe.Global.classes))
     check_optimizer(recipe.Optimizer)

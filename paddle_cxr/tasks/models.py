@@ -21,9 +21,8 @@ def build_model(recipe: Recipe, *, load_start: bool = True) -> tuple[paddle.nn.L
     Returns:
         The model, and notices for the user (such as: the head was made anew).
     """
-    spec = {key: value for key, value in recipe.Arch.items() if key != "pretrained"}
-    spec |= {"class_num": len(recipe.Global.classes), "in_channels": recipe.Global.image_shape[0]}
-    model = build("arch", spec, "Arch")
+    sizes = {"class_num": len(recipe.Global.classes), "in_channels": recipe.Global.image_shape[0]}
+    model = build("arch", recipe.Arch | sizes, "Arch")
     if not load_start:
         return model, []
     start = resolve_pretrained(recipe.Arch.get("pretrained", False), recipe.Arch["name"])

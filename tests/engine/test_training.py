@@ -139,6 +139,17 @@ FULL = ("Global.ema=0.9", "Optimizer={name: AdamW, weight_decay: 0.05, clip_norm
         "Loss={name: CrossEntropy, label_smoothing: 0.1, class_weights: balanced}")
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(finished, tool, tmp_path):
+    recipe, _ = finished
+    out = tmp_path / "out"
+    (out / "checkpoints").mkdir(parents=True)
+    half, other = out / "checkpoints/.weights.12345.tmp.pdparams", out / ".notes.tmp.txt"
+    half.touch()
+    other.touch()
+    train(tool, recipe, tmp_path, f"Global.output_dir={out}", "Global.epochs=1", env=ONE_THREAD)
+    assert not half.exists() and other.exists()
+
+
 def start(recipe: Path, cwd: Path, *overrides: str) -> subprocess.Popen:
     """Start a run as a terminal would: in a process group of its own."""
     options = [part for override in overrides for part in ("-o", override)]
