@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +185,7 @@ def gather_arrays(arrays: dict[str, np.ndarray], world: World) -> dict[str, np.n
 
 
 _meetings = itertools.count()
+_ASK_AGAIN = 0.01  # seconds
 
 
 def wait_for_all(world: World) -> None:
@@ -194,10 +195,29 @@ def wait_for_all(world: World) -> None:
     from paddle.base import core
 
     store = core.create_or_get_global_tcp_store()
-    key = f"paddle_cxr/{next(_meetings)}"
-    if store.add(key, 1) == world.size:
-        store.set(key + "/all", b"1")
-    store.wait(key + "/all")
+    meeting = next(_meetings)
+    _count_up(store, f"paddle_cxr/{meeting}/here", world.size)
+    # The store lives in rank 0: it may not leave before the others have seen that all are here.
+    _count_up(store, f"paddle_cxr/{meeting}/seen", world.size if world.is_main else 0)
+
+
+def _count_up(store: Any, key: str, wanted: int) -> None:
+    """Add 1 to a number that all ranks share, and wait until it is ``wanted``."""
+    count = _uninterrupted(store.add, key, 1)
+    while count < wanted:  # asked again and again, and not store.wait, so that Ctrl-C ends it
+        time.sleep(_ASK_AGAIN)
+        count = _uninterrupted(store.add, key, 0)
+
+
+def _uninterrupted(call: Callable[..., int], *arguments: Any) -> int:
+    """``call`` with signals held back: Paddle's store takes a system call that a signal interrupts for a lost line."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return call(*arguments)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        return call(*arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def select_device(wanted: str, world: World) -> tuple[str, list[str]]:
