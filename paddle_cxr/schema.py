@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from paddle_cxr.errors import UserError, did_you_mean
 
 Component = dict[str, Any]
+S = TypeVar("S", bound="Section")
 
 
 def _three(value: Any) -> Any:
@@ -154,30 +155,26 @@ class Recipe(Section):
     Metric: Component = Field(description="指标；不写则为 ClassificationMetrics")
     Prepare: PrepareSection = Field(default_factory=PrepareSection)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as written to ``config.yaml``."""
-        return self.model_dump(mode="json")
 
-
-def checked(recipe: Mapping[str, Any]) -> Recipe:
-    """Check a merged recipe; raises :class:`UserError` for the first mistake, naming its YAML path."""
+def checked(recipe: Mapping[str, Any], schema: type[S] = Recipe) -> S:
+    """Check a merged recipe against ``schema``; raises :class:`UserError` for the first mistake, naming its path."""
     try:
-        return Recipe.model_validate(dict(recipe))
+        return schema.model_validate(dict(recipe))
     except pydantic.ValidationError as error:
-        raise UserError(_explain(error.errors())) from None
+        raise UserError(_explain(error.errors(), schema)) from None
 
 
 def _location(detail: Mapping[str, Any]) -> list[str]:
     return [str(part) for part in detail["loc"] if not _is_union_branch(part)]
 
 
-def _explain(details: Sequence[Mapping[str, Any]]) -> str:
+def _explain(details: Sequence[Mapping[str, Any]], schema: type[Section]) -> str:
     """The first mistake; a value that may be of several types has one entry for each it is not."""
     detail, location = details[0], _location(details[0])
     path = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        accepted = list(_section_at(location[:-1]).model_fields)
-        near = did_you_mean(location[-1], accepted) or _elsewhere(location[-1])
+        accepted = list(_section_at(location[:-1], schema).model_fields)
+        near = did_you_mean(location[-1], accepted) or _elsewhere(location[-1], schema)
         return f"{path}：没有这个键{near}（这一层可用：{'、'.join(accepted)}）"
     if detail["type"] == "missing":
         return f"{path}：缺少这个必填的键"
@@ -189,9 +186,9 @@ def _explain(details: Sequence[Mapping[str, Any]]) -> str:
     return f"{path}：应为{gap}{expected}{did_you_mean(str(value), accepted)}，现在是 {as_written(value)}"
 
 
-def _elsewhere(key: str) -> str:
+def _elsewhere(key: str, schema: type[Section]) -> str:
     """``"，是不是 Global.epochs？"`` for a key that stands in another section."""
-    found = [path for path in _paths(Recipe) if path.rpartition(".")[2].lower() == key.lower()]
+    found = [path for path in _paths(schema) if path.rpartition(".")[2].lower() == key.lower()]
     return f"，是不是 {' 或 '.join(found)}？" if found else ""
 
 
@@ -229,8 +226,7 @@ def _is_union_branch(part: int | str) -> bool:
     return isinstance(part, str) and (part in ("int", "bool", "str", "float") or "[" in part)
 
 
-def _section_at(location: list[str]) -> type[Section]:
-    section: type[Section] = Recipe
+def _section_at(location: list[str], section: type[Section]) -> type[Section]:
     for part in location:
         if part.isdigit():
             continue

@@ -13,17 +13,10 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source, prove_disjoint
 from paddle_cxr.data.records import Source
+from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.run import (
-    describe_run,
-    differences,
-    dump,
-    load_data,
-    open_folder,
-    rename_aside,
-    train_run,
-)
+from paddle_cxr.engine.run import describe_run, load_data, open_folder, train_run
 from paddle_cxr.evaluation import summarise_folds
 from paddle_cxr.evaluation.report import number_text
 from paddle_cxr.files import write_json, write_text
@@ -58,10 +51,10 @@ def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> N
     path = Path(loaded.recipe.Global.output_dir)
     if world.is_main:
         if (path / "config.yaml").is_file():
-            different = differences(path, loaded)
+            different = differences(path, loaded.recipe)
             if different or loaded.recipe.Global.resume is False:
                 say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
-        write_text(path / "config.yaml", dump(loaded))
+        write_text(path / "config.yaml", dump(loaded.recipe))
     wait_for_all(world)
 
 

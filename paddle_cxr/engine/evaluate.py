@@ -12,11 +12,12 @@ from paddle_cxr import cpu
 from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import LabelledData, open_source
 from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.crossval import one_fold
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import trained_on
-from paddle_cxr.engine.run import describe_run, dump, kept_weights, load_data
+from paddle_cxr.engine.run import describe_run, kept_weights, load_data
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import say_summary, write_report
 from paddle_cxr.files import write_json, write_text
@@ -56,7 +57,7 @@ def _evaluate_to_folder(loaded: Loaded) -> None:
         folder.say(f"权重：{weights}")
         results = _evaluate(loaded, model, data, weights, folder)
         results["checkpoint"] = {"path": str(weights), "epoch": meta.get("epoch"), "demo_data": meta.get("demo_data")}
-        write_text(folder.path / "config.yaml", dump(loaded))
+        write_text(folder.path / "config.yaml", dump(loaded.recipe))
         write_json(folder.path / "metrics.json", results)
         folder.say(f"评估结果写在 {folder.path}")
     finally:

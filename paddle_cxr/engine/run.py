@@ -12,26 +12,22 @@ from typing import Any
 
 import numpy as np
 import paddle
-import yaml
 from tqdm import tqdm
 
 from paddle_cxr import __version__, cpu, plots
 from paddle_cxr.data.labelled import LabelledData, load_labelled
 from paddle_cxr.engine import checkpoint
+from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.distributed import World, bound_to_cores, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import write_trained_on
 from paddle_cxr.engine.trainer import Trainer
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import say_summary, write_report
-from paddle_cxr.files import write_json, write_text, writing_to
+from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.classification import ClassificationTask
 from paddle_cxr.weights import apply_weights, load_weights
-
-# Keys that may differ between a run and its continuation: they change where and how fast, not what comes out.
-VOLATILE = {"output_dir", "device", "ranks", "resume", "checkpoint", "log_every", "save_every_minutes",
-            "save_every_steps", "fold"}
 
 
 def open_folder(loaded: Loaded, path: str | Path, world: World) -> RunFolder:
@@ -47,13 +43,8 @@ def open_folder(loaded: Loaded, path: str | Path, world: World) -> RunFolder:
     for line in [*loaded.notices, *([notice] if notice else []), cpu.describe()]:
         folder.say(line)
     if world.is_main:
-        write_text(path / "config.yaml", dump(loaded))
+        write_text(path / "config.yaml", dump(loaded.recipe))
     return folder
-
-
-def dump(loaded: Loaded) -> str:
-    """The resolved recipe as YAML."""
-    return yaml.safe_dump(loaded.recipe.as_dict(), allow_unicode=True, sort_keys=False)
 
 
 def _set_aside(loaded: Loaded, path: Path) -> str | None:
@@ -63,7 +54,7 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
         if resume is True:
             raise UserError(f"Global.resume=true，但 {path} 里没有可续训的结果；请检查 Global.output_dir")
         return None
-    different = differences(path, loaded)
+    different = differences(path, loaded.recipe)
     latest = checkpoint.find(path / "checkpoints" / "latest")
     if resume is True and (different or latest is None):
         reason = f"配方与那次不同（{'、'.join(different[:5])}）" if different else "没有检查点 checkpoints/latest"
@@ -76,36 +67,6 @@ def _set_aside(loaded: Loaded, path: Path) -> str | None:
     if resume is not False and latest is not None and not different and (resume is True or not finished):
         return None
     return rename_aside(path, "已完成" if finished else "未完成，配方不同")
-
-
-def rename_aside(path: Path, why: str) -> str:
-    """Rename an output folder after the time it was made; returns what to tell the user."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
-    old = path.resolve().with_name(f"{path.resolve().name}-{stamp}")
-    while old.exists():
-        old = old.with_name(old.name + "+")
-    with writing_to(path):
-        path.rename(old)
-    return f"{path} 里已有结果（{why}），改名为 {old} 保留"
-
-
-def differences(path: Path, loaded: Loaded) -> list[str]:
-    """YAML paths whose values differ from the run in ``path``, volatile ones left out."""
-    try:
-        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ["config.yaml"]
-    left, right = _flat(old), _flat(loaded.recipe.as_dict())
-    ignored = {f"Global.{key}" for key in VOLATILE}
-    return sorted(k for k in left.keys() | right.keys() if k not in ignored and left.get(k) != right.get(k))
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}
-    if isinstance(value, list):
-        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{prefix}.{i}").items()}
-    return {prefix: value}
 
 
 def load_data(loaded: Loaded, say: Callable[[str], None], world: World, subsets: list[str] | None = None,

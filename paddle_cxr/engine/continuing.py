@@ -1,0 +1,51 @@
+"""Is what lies in an output folder the same recipe, to be continued, or another one, to be kept aside?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paddle_cxr.files import writing_to
+from paddle_cxr.schema import Section
+
+# Keys of Global that may differ between a run and its continuation: where and how fast, not what comes out.
+VOLATILE = {"output_dir", "device", "ranks", "workers", "chunk", "resume", "checkpoint", "log_every",
+            "save_every_minutes", "save_every_steps", "fold"}
+
+
+def dump(recipe: Section) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+def rename_aside(path: Path, why: str) -> str:
+    """Rename an output folder after the time it was made; returns what to tell the user."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))
+    old = path.resolve().with_name(f"{path.resolve().name}-{stamp}")
+    while old.exists():
+        old = old.with_name(old.name + "+")
+    with writing_to(path):
+        path.rename(old)
+    return f"{path} 里已有结果（{why}），改名为 {old} 保留"
+
+
+def differences(path: Path, recipe: Section) -> list[str]:
+    """YAML paths whose values differ from the run in ``path``, volatile ones left out."""
+    try:
+        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ["config.yaml"]
+    left, right = _flat(old), _flat(recipe.model_dump(mode="json"))
+    ignored = {f"Global.{key}" for key in VOLATILE}
+    return sorted(k for k in left.keys() | right.keys() if k not in ignored and left.get(k) != right.get(k))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}
+    if isinstance(value, list):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{prefix}.{i}").items()}
+    return {prefix: value}
