@@ -10,6 +10,10 @@ version = re.search(r'__version__ = "(.+?)"', (here / "paddle_cxr/__init__.py").
 
 dicom = ["pydicom>=3"]
 onnx = ["paddle2onnx>=2.0", "onnxruntime>=1.17"]
+analysis = ["rensa>=0.5,<1"]
+spm = ["sentencepiece>=0.2.2"]
+# PaddleNLP's own requirements let in newer releases of these, with which it cannot be imported.
+nlp = ["paddlenlp==3.0.0b4", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26", "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
 setup(
     name="paddle_cxr",
     version=version,
@@ -19,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["paddle_cxr", "paddle_cxr.*"]),
-    package_data={"paddle_cxr": ["plots/fonts/*"]},
+    package_data={"paddle_cxr": ["plots/fonts/*", "synthesis/vocabulary/*.yaml", "synthesis/writers/*.yaml"]},
     install_requires=[
         "numpy>=1.26,<3",
         "pillow>=10",
@@ -30,6 +34,9 @@ setup(
         "visualdl>=2.5.3,<3",
         "tqdm>=4.60",
         "requests>=2.28",
+        "ahocorasick_rs>=0.22",
+        "httpx>=0.25",
+        "tenacity>=8.2",
     ],
     extras_require={
         "cpu": ["paddlepaddle>=3.0,<3.4"],
@@ -37,7 +44,9 @@ setup(
         "gpu": ["paddlepaddle-gpu>=2.6.2,<3.4"],
         "dicom": dicom,
         "onnx": onnx,
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx],
+        "analysis": analysis,
+        "nlp": [*nlp, *spm],
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx, *analysis, *spm],
     },
     classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",
                  "Programming Language :: Python :: 3.10", "Programming Language :: Python :: 3.11",
