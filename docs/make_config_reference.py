@@ -24,6 +24,8 @@ from paddle_cxr.files import write_text  # noqa: E402
 from paddle_cxr.recipe import DEFAULTS  # noqa: E402
 from paddle_cxr.registry import accepted_arguments, components  # noqa: E402
 from paddle_cxr.schema import Component, Recipe, Section  # noqa: E402
+from paddle_cxr.synthesis.analysis_schema import AnalysisRecipe  # noqa: E402
+from paddle_cxr.synthesis.schema import ReportsRecipe  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("config.md")
 
@@ -151,13 +153,24 @@ KINDS = (
     Kind("batch_transform", "成批的增强（batch_transform_ops）", "DataLoader.Train.batch_transform_ops",
          "作用于归一化之后的一批图像。"),
     Kind("metric", "指标（Metric）", "Metric", "不写 `Metric` 就是 ClassificationMetrics。"),
+    Kind("sampler", "实体抽样（Sampler）", "Sampler", "合成报告用：每份报告写哪些实体。"),
+    Kind("writer", "报告写作（Writer）", "Writer", "合成报告用：把实体写成 FINDINGS 和 IMPRESSION。",
+         supplied=["vocabulary"]),
+    Kind("ner", "命名实体识别（NER）", "NER", "检查报告、分析语料用：文字里提到了哪些实体。", supplied=["vocabulary"]),
+)
+# What recipes there are: the heading of its keys, what stands before each section's name, and its schema.
+RECIPES = (
+    ("全部的键", "", Recipe),
+    ("合成报告的键（configs/synthesis/reports.yaml）", "合成报告 ", ReportsRecipe),
+    ("语料分析的键（configs/synthesis/analysis.yaml）", "语料分析 ", AnalysisRecipe),
 )
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [HEAD, "## 全部的键\n", "类型一栏的 `/` 表示“或”；“组件”见[全部的组件](#全部的组件)。\n"]
-    parts += [_section_text(path, section) for path, section in sections()]
+    parts = [HEAD, "类型一栏的 `/` 表示“或”；“组件”见[全部的组件](#全部的组件)。\n"]
+    for title, label, recipe in RECIPES:
+        parts += [f"## {title}\n", *(_section_text(label, path, section) for path, section in sections("", recipe))]
     parts += ["## 全部的组件\n"]
     parts += [_kind_text(kind) for kind in KINDS]
     return "\n".join(parts)
@@ -165,7 +178,7 @@ def reference() -> str:
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
-def sections(path: str = "", section: type[Section] = Recipe) -> Iterator[tuple[str, type[Section]]]:
+def sections(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     """Every section with its YAML path, in the order of the schema, from the top down."""
     yield path, section
     for name, field in section.model_fields.items():
@@ -181,19 +194,20 @@ def _section_in(field: FieldInfo) -> type[Section] | None:
     return None
 
 
-def _section_text(path: str, section: type[Section]) -> str:
-    rows = [(f"`{name}`", _field_type(field), _field_default(field), field.description or _goto(path, name, field))
+def _section_text(label: str, path: str, section: type[Section]) -> str:
+    rows = [(f"`{name}`", _field_type(field), _field_default(field),
+             field.description or _goto(label, path, name, field))
             for name, field in section.model_fields.items()]
     if section is Recipe:
         rows = [(name, kind, value_text(DEFAULTS[name.strip("`")]) if name.strip("`") in DEFAULTS else default, text)
                 for name, kind, default, text in rows]
         rows.append(("`fallback`", "局部配方", "没有", "数据集不在磁盘上时盖在其余部分之上，见[回退](#回退fallback)"))
-    return f"### {f'`{path}`' if path else '最外层'}\n\n{_table(('键', '类型', '默认', '说明'), rows)}\n"
+    return f"### {label}{f'`{path}`' if path else '最外层'}\n\n{_table(('键', '类型', '默认', '说明'), rows)}\n"
 
 
-def _goto(path: str, name: str, field: FieldInfo) -> str:
+def _goto(label: str, path: str, name: str, field: FieldInfo) -> str:
     full = f"{path}.{name}".lstrip(".")
-    return f"见 [`{full}`](#{anchor(full)})" if _section_in(field) else ""
+    return f"见 [`{full}`](#{anchor(label + full)})" if _section_in(field) else ""
 
 
 def _field_type(field: FieldInfo) -> str:

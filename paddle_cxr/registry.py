@@ -44,6 +44,10 @@ _MODULES = {
     "transform": ("paddle_cxr.data.transforms",),
     "batch_transform": ("paddle_cxr.data.mixing",),
     "metric": ("paddle_cxr.evaluation",),
+    "sampler": ("paddle_cxr.synthesis.sampling",),
+    "ner": ("paddle_cxr.synthesis.ner.dictionary", "paddle_cxr.synthesis.ner.rate"),
+    "writer": ("paddle_cxr.synthesis.writers.grammar", "paddle_cxr.synthesis.writers.chat",
+               "paddle_cxr.synthesis.writers.local"),
 }
 
 

@@ -19,6 +19,9 @@ from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import open_source, split_source
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import accepted_arguments, components
+from paddle_cxr.synthesis.analysis_schema import AnalysisRecipe
+from paddle_cxr.synthesis.run import check_recipe
+from paddle_cxr.synthesis.schema import ReportsRecipe, load_recipe
 from paddle_cxr.tasks.classification import check_components
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,10 +72,11 @@ def test_config_reference_is_up_to_date(generator: ModuleType) -> None:
 
 def test_config_reference_has_every_key_and_component(generator: ModuleType) -> None:
     text = generator.reference()
-    for path, section in generator.sections():
-        assert not path or f"### `{path}`\n" in text
-        for name in section.model_fields:
-            assert f"| `{name}` |" in text
+    for _, label, schema in generator.RECIPES:
+        for path, section in generator.sections("", schema):
+            assert not path or f"### {label}`{path}`\n" in text
+            for name in section.model_fields:
+                assert f"| `{name}` |" in text
     assert {kind.kind for kind in generator.KINDS} >= {
         kind for kind in ("arch", "loss", "optimizer", "lr", "source", "split", "transform", "batch_transform",
                           "metric") if components(kind)}
@@ -161,6 +165,9 @@ def test_commands_name_existing_scripts_and_flags(page: Path, words: list[str]) 
 @pytest.mark.parametrize(("page", "words"), MEANT_TO_RUN, ids=ids)
 def test_commands_are_accepted_with_and_without_data(page: Path, words: list[str], empty: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    if words[0] in SYNTHESIS:
+        check_synthesis(words)
+        return
     try:
         check_all(recipe.load(config(words), overrides(words)))
     except UserError as error:
@@ -185,11 +192,26 @@ def test_quoted_errors_of_recipes_are_the_real_ones(page: Path, command: str, an
     words = shlex.split(command.removeprefix("$ python "))
     assert answer.startswith("错误：")
     try:
+        if words[0] in SYNTHESIS:
+            check_synthesis(words)
         check_all(recipe.load(config(words), overrides(words)))
     except UserError as error:
         assert answer == f"错误：{error}"
     else:
         assert "检查点" in answer  # the one kind quoted that needs an output folder
+
+
+SYNTHESIS = {"tools/synthesize.py": ReportsRecipe, "tools/analyze.py": AnalysisRecipe}
+
+
+def check_synthesis(words: list[str]) -> None:
+    """As the tools do before they write a report or read a corpus."""
+    Path("my_vocabulary.csv").write_text("name,type\n" + "".join(
+        f"{kind}{i},{kind}\n" for kind in ("abnormality", "disease", "anatomy") for i in range(900)), encoding="utf-8")
+    loaded, origins = load_recipe(config(words), overrides(words), SYNTHESIS[words[0]])
+    if isinstance(loaded, ReportsRecipe):
+        with explained(origins):
+            check_recipe(loaded)
 
 
 # --- snippets -------------------------------------------------------------------------------------------------------

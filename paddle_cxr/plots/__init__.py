@@ -14,19 +14,25 @@ from paddle_cxr.plots.classification import (
     plot_roc,
 )
 from paddle_cxr.plots.curves import plot_cross_validation, plot_training_curves
+from paddle_cxr.plots.entities import CorpusFigures, plot_lorenz, plot_ranks, plot_top_entities, plot_types
 from paddle_cxr.plots.gallery import Example, plot_mistakes, plot_prediction, plot_samples
 from paddle_cxr.plots.style import use_chinese_font
 
 __all__ = [
+    "CorpusFigures",
     "Example",
     "plot_calibration",
     "plot_confusion_matrix",
     "plot_cross_validation",
+    "plot_lorenz",
     "plot_mistakes",
     "plot_precision_recall",
     "plot_prediction",
+    "plot_ranks",
     "plot_roc",
     "plot_samples",
+    "plot_top_entities",
     "plot_training_curves",
+    "plot_types",
     "use_chinese_font",
 ]

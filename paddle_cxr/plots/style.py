@@ -18,6 +18,7 @@ FONT_FILE = Path(__file__).with_name("fonts") / "CXRSansSC-Regular.otf"
 FONT_FAMILY = "CXR Sans SC"
 DPI = 110
 DEMO_LINE = "内置模体（phantom），非临床结果"
+SYNTHETIC_LINE = "含合成/仿真报告（synthetic），不是真实病例"
 _DEMO_STRIP = 0.3  # inches
 
 # Okabe & Ito 2008: told apart with every common colour blindness.
@@ -64,14 +65,16 @@ def use_chinese_font() -> None:
 
 
 @contextlib.contextmanager
-def drawing(path: str | Path, width: float, height: float, *, title: str, demo: bool) -> Iterator[Figure]:
+def drawing(path: str | Path, width: float, height: float, *, title: str, demo: bool, line: str = DEMO_LINE
+            ) -> Iterator[Figure]:
     """A figure in the toolkit's style, written to ``path`` (PNG) when the block ends well.
 
     Args:
         path: where to write, atomically.
         width, height: inches; times ``DPI`` they are pixels.
         title: line above everything.
-        demo: add ``DEMO_LINE`` below, in a strip of its own: the figure gets that much taller.
+        demo: add ``line`` below, in a strip of its own: the figure gets that much taller.
+        line: what is said there.
 
     Raises:
         UserError: the file cannot be written.
@@ -90,7 +93,7 @@ def drawing(path: str | Path, width: float, height: float, *, title: str, demo: 
         below = strip / (height + strip)
         figure.get_layout_engine().set(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.06)
         if demo:
-            figure.text(0.5, below / 2, DEMO_LINE, ha="center", va="center", color=RED, fontsize=11)
+            figure.text(0.5, below / 2, line, ha="center", va="center", color=RED, fontsize=11)
         yield figure
         write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=DPI))
 

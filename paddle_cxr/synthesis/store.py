@@ -1,0 +1,128 @@
+"""The two files of a run, ``reports.jsonl`` and ``rejected.jsonl``: appended chunk by chunk, read again to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddle_cxr.errors import UserError
+from paddle_cxr.files import writing_to
+from paddle_cxr.synthesis.reports import Written, number_of
+
+ACCEPTED, REJECTED = "reports.jsonl", "rejected.jsonl"
+
+
+@dataclass
+class Tally:
+    """What a run has so far, counted from its records.
+
+    Attributes:
+        accepted, rejected: numbers of the reports.
+        attempts: sections written for a report, both together → reports.
+        reasons: failure → reports.
+        tokens: ``prompt`` and ``completion`` tokens.
+    """
+
+    accepted: set[int] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
+    attempts: Counter[int] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: Written) -> None:
+        """Count one report."""
+        (self.accepted if report.accepted else self.rejected).add(report.number)
+        self.attempts[report.record["attempts"]] += 1
+        prompt, completion = report.record.get("tokens", (0, 0))
+        self.tokens.update(prompt=prompt, completion=completion)
+        if not report.accepted:
+            self.reasons[report.record["reason"]] += 1
+
+
+class Store:
+    """Appends finished reports, each once.
+
+    Args:
+        folder: the output folder.
+
+    Raises:
+        UserError: a line in the middle of a file is no report; the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tally = Tally()
+        self._digests: set[bytes] = set()
+        for name, accepted in ((ACCEPTED, True), (REJECTED, False)):
+            with writing_to(folder / name):
+                _cut_broken_end(folder / name)
+                self._read(folder / name, accepted)
+
+    def _read(self, file: Path, accepted: bool) -> None:
+        if not file.exists():
+            return
+        with open(file, encoding="utf-8") as lines:
+            for place, line in enumerate(lines, 1):
+                try:
+                    record: dict[str, Any] = json.loads(line)
+                    report = Written(number_of(record["id"]), accepted, record)
+                    self.tally.add(report)
+                    self._digests.add(report.digest)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise UserError(f"{file}:{place}：不是本程序写的报告；请删去这一行，或换一个 Global.output_dir"
+                                    ) from None
+
+    def add(self, reports: Sequence[Written]) -> None:
+        """Append a chunk.  A report whose text exists already becomes a rejected one."""
+        unique = [self._refuse_copy(report) for report in reports]
+        for name, accepted in ((ACCEPTED, True), (REJECTED, False)):
+            lines = [report.line + "\n" for report in unique if report.accepted is accepted]
+            if lines:
+                _append(self.folder / name, "".join(lines))
+        for report in unique:
+            self.tally.add(report)
+
+    def _refuse_copy(self, report: Written) -> Written:
+        if report.accepted and report.digest in self._digests:
+            return report.rejected("duplicate")
+        self._digests.add(report.digest)
+        return report
+
+    def done(self) -> set[int]:
+        """Numbers of all reports that need no more work."""
+        return self.tally.accepted | self.tally.rejected
+
+
+def _append(file: Path, text: str) -> None:
+    """Write whole lines and wait until the disk has them."""
+    with writing_to(file), open(file, "ab") as stream:
+        before = stream.tell()
+        try:
+            stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            os.truncate(file, before)  # a full disk: no half line
+            raise
+
+
+def _cut_broken_end(file: Path) -> None:
+    """Remove a last line without its end: the program was killed while writing it."""
+    if not file.exists():
+        return
+    with open(file, "r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                stream.truncate(start + newline + 1)
+                return
+            end = start
+        stream.truncate(0)

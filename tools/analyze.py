@@ -1,0 +1,20 @@
+"""分析报告语料：python tools/analyze.py corpus -c configs/synthesis/analysis.yaml（或 entities：从语料挖出词表）"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout that is not installed
+
+from paddle_cxr import cli  # noqa: E402
+
+
+def main(arguments):
+    from paddle_cxr.synthesis.analyze import analyze
+
+    return analyze(arguments)
+
+
+if __name__ == "__main__":
+    parser = cli.parser("corpus：实体频率、长尾图、多样性和重复，几个语料并排比较；entities：用 NER 从语料挖出词表")
+    parser.add_argument("command", choices=("corpus", "entities"), help="做哪一种分析")
+    cli.run(main, parser.parse_args())
