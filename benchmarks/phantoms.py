@@ -20,11 +20,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout that is not installed
 
+from machine import load, print_load  # noqa: E402
+
 from paddle_cxr.data.phantom import CLASSES, draw_image  # noqa: E402
 
 SIZE = 224
 GOAL = 60.0  # images a second
-QUIET = 1.5  # load above which the figure is not to be quoted; this benchmark itself adds about one
 
 
 def main() -> None:
@@ -35,14 +36,11 @@ def main() -> None:
     before = load()
     images_per_second(min(arguments.images, 30))  # tables that are computed once are no part of the speed
     speeds = [images_per_second(arguments.images) for _ in range(arguments.repeats)]
-    after = load()
     median = statistics.median(speeds)
     print(f"内置模体（phantom）{SIZE}²：每核 {median:.1f} 张/秒（CPU 时间，{arguments.repeats} 遍的中位数，"
           f"{min(speeds):.1f}–{max(speeds):.1f}）")
     print(f"目标：每核不少于 {GOAL:.0f} 张/秒：{'达到' if median >= GOAL else '没有达到'}")
-    print(f"负载（load average）：开始 {shown(before)}，结束 {shown(after)}")
-    if max(before or 0, after or 0) > QUIET:
-        print(f"!! 机器忙（负载超过 {QUIET}）：这个数字偏低，请在安静时重测")
+    print_load(before)
 
 
 def images_per_second(number: int) -> float:
@@ -51,15 +49,6 @@ def images_per_second(number: int) -> float:
     for index in range(number):
         draw_image(CLASSES[index % len(CLASSES)], seed=0, index=index, size=SIZE)
     return number / (time.process_time() - begun)
-
-
-def load() -> float | None:
-    """The machine's load average over the last minute, or None where the system does not say."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def shown(value: float | None) -> str:
-    return "未知" if value is None else f"{value:.1f}"
 
 
 if __name__ == "__main__":

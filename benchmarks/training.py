@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from input_pipeline import BATCH, save_phantoms
+from machine import load, shown
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 2  # steps: memory is allocated, threads are started
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--only", help="只测这几个，逗号分隔：ours,ours_threads,blog,torch,torch_last,torch_bf16")
     arguments = parser.parse_args()
     cores = use_two_cores()
-    print(f"ResNet-50，224²，batch {BATCH}，{cores} 核，Python {sys.version.split()[0]}，开始时负载 {load()}")
+    print(f"ResNet-50，224²，batch {BATCH}，{cores} 核，Python {sys.version.split()[0]}，开始时负载 {shown(load())}")
     with tempfile.TemporaryDirectory() as folder:
         contestants = all_contestants(Path(folder), arguments)
         speeds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -69,7 +70,7 @@ def main() -> None:
                 seconds = statistics.median(step_seconds(contestant))
                 speeds[name].append(BATCH / seconds)
                 print(f"第 {turn + 1}/{arguments.repeats} 遍 {contestant.title}：{seconds:.2f} 秒/步，"
-                      f"{speeds[name][-1]:.2f} 张/秒（负载 {load()}）", flush=True)
+                      f"{speeds[name][-1]:.2f} 张/秒（负载 {shown(load())}）", flush=True)
     print_table(contestants, speeds)
 
 
@@ -79,11 +80,6 @@ def use_two_cores() -> int:
         return os.cpu_count() or 1
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     return len(os.sched_getaffinity(0))
-
-
-def load() -> str:
-    """The machine's load average over the last minute; this benchmark itself adds about two."""
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "未知"
 
 
 def all_contestants(folder: Path, arguments: argparse.Namespace) -> dict[str, Contestant]:
@@ -162,7 +158,7 @@ def print_table(contestants: dict[str, Contestant], speeds: dict[str, list[float
             ratio += {"blog": "（目标 ≥ 4）", "torch": "（目标 ≥ 1.15）"}.get(name, "")
         spread = f"{min(values):.2f}–{max(values):.2f}"
         print(f"| {contestant.title} | {statistics.median(values):.2f} | {spread} | {ratio} |")
-    print(f"\n结束时负载 {load()}（测量自己约占 {CORES}；远高于此则机器忙，数字只能看比值）")
+    print(f"\n结束时负载 {shown(load())}（测量自己约占 {CORES}；远高于此则机器忙，数字只能看比值）")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def type_balance(vocabulary: Vocabulary, positions: np.ndarray) -> dict[str, dic
     for name in TYPES:
         own = counts[vocabulary.of_type(name)]
         total = int(own.sum())
-        result[name] = {"entries": len(own), "mentions": total, "least": int(own.min(initial=0)) if len(own) else 0,
+        result[name] = {"entries": len(own), "mentions": total, "least": int(own.min()) if len(own) else 0,
                         "most": int(own.max(initial=0)), "gini": round(gini(own), 4) if total else None}
     return result
 

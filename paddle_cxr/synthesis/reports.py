@@ -135,7 +135,7 @@ class Maker:
         draft.prompt_tokens += reply.prompt_tokens
         draft.completion_tokens += reply.completion_tokens
         if reply.error or not reply.text.strip():
-            draft.failure = f"{section}: {reply.error or 'empty'}"
+            draft.failure, draft.feedback = f"{section}: {reply.error or 'empty'}", ""
             return False
         if wrong:
             draft.refused = reply.text.strip()

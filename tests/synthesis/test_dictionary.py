@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def test_names(ner, text, found):
     ("Possible pneumonia or edema", "pneumonia edema"),
     ("Near complete resolution of effusion, partially resolved edema", "effusion edema"),
     # anatomy is never denied
-    ("No left lower lobe opacity in the lung", "-left_lower_lobe".removeprefix("-") + " -opacity lung"),
+    ("No left lower lobe opacity in the lung", "left_lower_lobe -opacity lung"),
 ])
 def test_negation(ner, text, found):
     assert told(ner, text) == found
@@ -214,7 +215,7 @@ def test_a_vocabulary_of_the_size_of_rate_is_as_fast(ner):
 
 
 def test_labelled_negations_of_real_reports(real_data):
-    """300 mentions in 210 sentences with a word of negation, read and labelled by a person's rules, not by the code.
+    """300 mentions in 210 sentences with a word of negation, read and labelled one by one before it was run on them.
 
     The sentences were drawn with a fixed seed, 130 of them among those with a word that makes them hard ("but",
     "resolved", "cannot", "with" …).  Each labelled mention is made a name of its own, so that nothing depends on the
@@ -243,6 +244,12 @@ def test_labelled_negations_of_real_reports(real_data):
 
 def test_recall_of_the_tags_of_real_reports(real_data):
     vocabulary = load_vocabulary()
-    tags, found = mesh.recall(vocabulary, DictionaryNER(vocabulary), mesh.read_reports(real_data))
+    ner, reports = DictionaryNER(vocabulary), mesh.read_reports(real_data)
+    texts = [f"{report['findings']}\n{report['impression']}" for report in reports]
+    ner.find(texts[:100])  # tables that are made once are no part of the speed
+    begun = time.process_time()
+    ner.find(texts)
+    print(f"{len(texts) / (time.process_time() - begun):.0f} reports/s on one core")
+    tags, found = mesh.recall(vocabulary, ner, reports)
     print(mesh.table(tags, found))
     assert sum(found.values()) / sum(tags.values()) >= 0.85
