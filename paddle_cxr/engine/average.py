@@ -59,8 +59,8 @@ class WeightAverage:
         """Take in the weights after optimizer step ``step`` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in self.model.state_dict().items():
-            self.shadow[name].scale_(decay)
-            self.shadow[name].add_(tensor * (1 - decay))
+            # As a step towards the weights, so that one that never changes (frozen) keeps its very bits.
+            self.shadow[name].add_((tensor - self.shadow[name]) * (1 - decay))
 
     def __enter__(self) -> None:
         """Swap the averaged weights in."""
