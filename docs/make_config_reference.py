@@ -233,7 +233,10 @@ def _field_default(field: FieldInfo) -> str:
 # --- components -----------------------------------------------------------------------------------------------------
 
 def _kind_text(kind: Kind) -> str:
-    found = {name: one for name, one in components(kind.kind).items() if one.__module__.startswith("paddle_cxr.")}
+    # As they stand in the source: in the registry their order depends on what was imported first.
+    found = dict(sorted(((name, one) for name, one in components(kind.kind).items()
+                         if one.__module__.startswith("paddle_cxr.")),
+                        key=lambda item: (item[1].__module__, inspect.getsourcelines(item[1])[1])))
     head = f"### {kind.title}\n\n写在 `{kind.place}`。{kind.text}\n"
     if kind.extra:
         head += f"\n除组件自己的参数外还有：\n\n{_table(_ARGUMENTS, [(f'`{n}`', *rest) for n, *rest in kind.extra])}\n"
