@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -44,7 +45,8 @@ def in_order(work: Callable[[Any, Task], Result], tasks: Iterable[Task], workers
         pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:
-                pending.append(pool.submit(_do, work, task))
+                with _ctrl_c_later():
+                    pending.append(pool.submit(_do, work, task))
                 if len(pending) > _LEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -56,8 +58,21 @@ def in_order(work: Callable[[Any, Task], Result], tasks: Iterable[Task], workers
                 future.cancel()
 
 
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold back Ctrl-C: processes that start inside inherit that, and need not fear it before :func:`_start`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _tools: Any = None
-_failure: UserError | None = None
+_failure: Exception | None = None
 
 
 def _start(prepare: Callable[..., Any], arguments: tuple) -> None:
@@ -66,7 +81,7 @@ def _start(prepare: Callable[..., Any], arguments: tuple) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _tools = prepare(*arguments)
-    except UserError as error:  # an exception here would break the pool and hide what it says
+    except Exception as error:  # raised here it would break the pool, which hides what it says
         _failure = error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ def rename_aside(path: Path, why: str) -> str:
     return f"{path} 里已有结果（{why}），改名为 {old} 保留"
 
 
-def differences(path: Path, recipe: Section) -> list[str]:
-    """YAML paths whose values differ from the run in ``path``, volatile ones left out."""
+def differences(path: Path, recipe: Section, harmless: Collection[str] = ()) -> list[str]:
+    """YAML paths whose values differ from the run in ``path``, those in ``VOLATILE`` and ``harmless`` left out."""
     try:
         old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ["config.yaml"]
     left, right = _flat(old), _flat(recipe.model_dump(mode="json"))
-    ignored = {f"Global.{key}" for key in VOLATILE}
-    return sorted(k for k in left.keys() | right.keys() if k not in ignored and left.get(k) != right.get(k))
+    ignored = tuple(f"{key}." for key in (*harmless, *(f"Global.{key}" for key in VOLATILE)))
+    return sorted(k for k in left.keys() | right.keys()
+                  if not f"{k}.".startswith(ignored) and left.get(k) != right.get(k))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -85,6 +85,8 @@ class DebertaConfig(pydantic.BaseModel, frozen=True, extra="ignore"):
         for key in ("num_attention_heads", "conv_groups"):
             if self.hidden_size % getattr(self, key):
                 raise ValueError(f"hidden_size must be a multiple of {key}")
+        if self.conv_kernel_size and self.conv_kernel_size % 2 == 0:
+            raise ValueError("conv_kernel_size must be odd")  # an even one would change the number of tokens
         if (self.pad_token_id or 0) >= self.vocab_size:
             raise ValueError("pad_token_id must be less than vocab_size")
         if self.position_buckets > 0 and not 1 <= self.position_buckets // 2 <= self.reach - 2:

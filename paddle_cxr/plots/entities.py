@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TYPE_LABELS = {"abnormality": "异常（abnormality）", "non-abnormality": "非异常（non-abnormality）",
                "disease": "疾病（disease）", "non-disease": "非疾病（non-disease）", "anatomy": "解剖部位（anatomy）"}
 _LABEL = 46  # columns of an entity's name
-_TITLE = 40  # columns of a corpus's name
+_TITLE = 30  # columns of a corpus's name
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class CorpusFigures:
     """What the figures show of one corpus.
 
     Attributes:
-        title: its name, with a mark where it is synthetic.
+        name: as in the recipe.
+        mark: whether it is real or synthetic, in words.
         synthetic: whether any of its reports is.
         reports: how many there are.
         counts: type → int64 [N] reports that mention each of the N entities that occur, in descending order.
@@ -38,7 +39,8 @@ class CorpusFigures:
         gini: type → Gini coefficient of ``counts``, None where no entity occurs.
     """
 
-    title: str
+    name: str
+    mark: str
     synthetic: bool
     reports: int
     counts: Mapping[str, np.ndarray]
@@ -56,7 +58,7 @@ def plot_top_entities(corpora: Sequence[CorpusFigures], type_: str, top: int, pa
     """
     rows = max(min(top, len(corpus.counts[type_])) for corpus in corpora)
     title = f"最常见的 {top} 个实体：{TYPE_LABELS[type_]}"
-    with drawing(path, 6 * len(corpora), 1.5 + 0.19 * max(rows, 8), title=title, **_mark(corpora)) as figure:
+    with drawing(path, 6 * len(corpora), 1.7 + 0.19 * max(rows, 8), title=title, **_mark(corpora)) as figure:
         for number, (corpus, axes) in enumerate(zip(corpora, _axes(figure, 1, len(corpora)), strict=True)):
             counts = corpus.counts[type_][:top]
             names = [shorten(label, _LABEL) for label in corpus.labels[type_][:top]]
@@ -70,7 +72,7 @@ def plot_top_entities(corpora: Sequence[CorpusFigures], type_: str, top: int, pa
             axes.grid(visible=False, axis="y")
             axes.set_xlabel("提到它的报告数")
             gini = corpus.gini[type_]
-            axes.set_title(f"{shorten(corpus.title, 60)}\n{corpus.reports} 份报告，{len(corpus.counts[type_])} 个实体，"
+            axes.set_title(f"{corpus_title(corpus)}\n{corpus.reports} 份报告，{len(corpus.counts[type_])} 个实体，"
                            + (f"Gini {gini:.2f}" if gini is not None else "没有提到"), fontsize=10)
     return Path(path)
 
@@ -128,20 +130,21 @@ def plot_types(corpora: Sequence[CorpusFigures], path: str | Path) -> Path:
         "平均每份报告提到几个实体": lambda corpus, type_: corpus.counts[type_].sum() / max(corpus.reports, 1),
         "出现过多少个不同的实体": lambda corpus, type_: len(corpus.counts[type_]),
     }
-    with drawing(path, 11, 4.6, title="各类型的实体（entities by type）", **_mark(corpora)) as figure:
+    columns = max(11, 4 * len(corpora))
+    with drawing(path, columns, 5, title="各类型的实体（entities by type）", **_mark(corpora)) as figure:
         width = 0.8 / len(corpora)
         for axes, (title, value) in zip(_axes(figure, 1, 2), panels.items(), strict=True):
             for number, corpus in enumerate(corpora):
                 places = np.arange(len(TYPES)) + (number - (len(corpora) - 1) / 2) * width
                 values = [value(corpus, type_) for type_ in TYPES]
                 bars = axes.bar(places, values, width, color=COLOURS[number % len(COLOURS)],
-                                label=shorten(corpus.title, _TITLE))
+                                label=corpus_title(corpus))
                 axes.bar_label(bars, [f"{one:.2f}" if isinstance(one, float) else str(one) for one in values],
                                fontsize=8)
             labels = [TYPE_LABELS[type_].replace("（", "\n（") for type_ in TYPES]
             axes.set_xticks(range(len(TYPES)), labels, fontsize=8)
             axes.set_title(title)
-            axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.07 * len(corpora)))  # room for the legend
+            axes.set_ylim(0, axes.get_ylim()[1] * (1.05 + 0.12 * len(corpora)))  # room for the legend
             axes.grid(visible=False, axis="x")
             axes.legend(loc="upper right", fontsize=9)
     return Path(path)
@@ -150,7 +153,7 @@ def plot_types(corpora: Sequence[CorpusFigures], path: str | Path) -> Path:
 def _by_type(corpora: Sequence[CorpusFigures], path: str | Path, title: str,
              draw: Callable[[Axes, CorpusFigures, str, Mapping[str, str]], None], note: str) -> Path:
     """A panel a type with a line a corpus; the sixth place explains them."""
-    with drawing(path, 11, 6.8, title=title, **_mark(corpora)) as figure:
+    with drawing(path, 11, 7, title=title, **_mark(corpora)) as figure:
         *panels, last = _axes(figure, 2, 3)
         for axes, type_ in zip(panels, TYPES, strict=True):
             axes.set_title(TYPE_LABELS[type_])
@@ -161,9 +164,14 @@ def _by_type(corpora: Sequence[CorpusFigures], path: str | Path, title: str,
                 axes.text(0.5, 0.5, "没有提到", ha="center", va="center", color=GREY, transform=axes.transAxes)
         last.axis("off")
         for number, corpus in enumerate(corpora):
-            last.plot([], [], label=f"{shorten(corpus.title, _TITLE)}\n{corpus.reports} 份报告", **line_style(number))
+            last.plot([], [], label=f"{corpus_title(corpus)}\n{corpus.reports} 份报告", **line_style(number))
         last.legend(loc="upper left", fontsize=9.5, title=note, title_fontsize=9, alignment="left", borderaxespad=0)
     return Path(path)
+
+
+def corpus_title(corpus: CorpusFigures) -> str:
+    """Name and mark on two lines: shortened as one, the names of two corpora could look the same."""
+    return f"{shorten(corpus.name, _TITLE)}\n{corpus.mark}"
 
 
 def _axes(figure: Figure, rows: int, columns: int) -> list[Axes]:

@@ -27,13 +27,14 @@ def write_acceptance(recipe: ReportsRecipe, vocabulary: Vocabulary, positions: n
         cap: τ_max that was kept to.
         seconds: of this session (a run that was continued took longer).
     """
+    wanted = len(range(recipe.Global.shard, recipe.Global.reports, recipe.Global.shards))
     tokens = {name: tally.tokens[name] for name in ("prompt", "completion")}
     price = recipe.Writer.get("price")  # of a million tokens, in and out
     metrics = {
         "synthetic": True, "writer": recipe.Writer, "ner": recipe.NER, "version": __version__,
         "seed": recipe.Global.seed, "shard": f"{recipe.Global.shard}/{recipe.Global.shards}",
         "vocabulary": {"name": vocabulary.name, "entries": len(vocabulary), "fingerprint": vocabulary.fingerprint},
-        "accepted": len(tally.accepted), "rejected": len(tally.rejected),
+        "wanted": wanted, "accepted": len(tally.accepted), "rejected": len(tally.rejected),
         "acceptance": _share(len(tally.accepted), len(tally.accepted) + len(tally.rejected)),
         "sections_written": {str(number): count for number, count in sorted(tally.attempts.items())},
         "reasons": dict(tally.reasons.most_common(_REASONS)), "tokens": tokens,
@@ -41,9 +42,11 @@ def write_acceptance(recipe: ReportsRecipe, vocabulary: Vocabulary, positions: n
         "cap": cap, "types": type_balance(vocabulary, positions), "seconds_this_session": round(seconds, 1)}
     write_json(folder.path / "metrics.json", metrics)
     write_text(folder.path / "report.md", _markdown(metrics))
-    wanted = len(range(recipe.Global.shard, recipe.Global.reports, recipe.Global.shards))
     folder.say(f"通过 {len(tally.accepted)}/{wanted} 份，写了 {len(tally.accepted) + len(tally.rejected)} 份，"
                f"通过率 {100 * (metrics['acceptance'] or 0):.2f} %；这一次用时 {seconds:.0f} 秒")
+    if len(tally.accepted) < wanted:
+        folder.say(f"!! 少 {wanted - len(tally.accepted)} 份：原因见 report.md 和 {REJECTED}；"
+                   "增大 Global.rounds 再运行就接着补写；或增大 Global.attempts、换一个 Writer，从头重写")
     folder.say(f"写在 {folder.path}：{ACCEPTED}（通过）、{REJECTED}（被拒，附原因）、report.md。"
                "这些是合成报告（synthetic），不是临床报告")
 
@@ -74,7 +77,8 @@ def _markdown(metrics: dict[str, Any]) -> str:
         "合成报告（synthetic），不是临床报告。", "",
         f"- 写作：`{metrics['writer']['name']}`；检查：`{metrics['ner']['name']}`；"
         f"词表：{metrics['vocabulary']['name']}，{metrics['vocabulary']['entries']} 项",
-        f"- 通过 {metrics['accepted']} 份，被拒 {metrics['rejected']} 份；每个实体最多 τ_max = {metrics['cap']} 次",
+        f"- 要 {metrics['wanted']} 份，通过 {metrics['accepted']} 份，被拒 {metrics['rejected']} 份；"
+        f"每个实体最多 τ_max = {metrics['cap']} 次",
         f"- 词元（token）：提示 {metrics['tokens']['prompt']}，生成 {metrics['tokens']['completion']}；"
         f"费用：{'未计' if metrics['cost'] is None else round(metrics['cost'], 4)}", "",
         "## 实体（entity）的均衡", "",

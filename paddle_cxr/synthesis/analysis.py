@@ -72,7 +72,7 @@ class TextNumbers:
         distinct: distinct-1, -2 and -3 over the first ``compared_words`` words of the sample.
         compared_words: the same number for all corpora that are compared, so that their sizes do not matter.
         self_similarity: see :func:`~paddle_cxr.synthesis.diversity.self_similarity`.
-        exact, near: reports that repeat an earlier one.
+        exact, near: reports that repeat an earlier one; near is None where near ones could not be looked for.
     """
 
     reports: int
@@ -83,7 +83,7 @@ class TextNumbers:
     compared_words: int
     self_similarity: float | None
     exact: int
-    near: int
+    near: int | None
 
 
 @dataclass
@@ -95,6 +95,7 @@ class CorpusCounts:
         reports, empty, synthetic, words: see :class:`TextNumbers`; ``words`` is the sum.
         counts: key (id, type) → reports that mention it.
         repeats: (id, ``exact`` or ``near``, id of the earlier report) of every duplicate.
+        near: whether near duplicates were looked for.
         sample: words of randomly chosen reports.
     """
 
@@ -105,6 +106,7 @@ class CorpusCounts:
     words: int = 0
     counts: Counter[Key] = field(default_factory=Counter)
     repeats: list[tuple[str, str, str]] = field(default_factory=list)
+    near: bool = True
     sample: list[list[str]] = field(default_factory=list)
 
     def ranked(self, type_: str) -> list[tuple[Key, int]]:
@@ -144,8 +146,9 @@ def count_corpus(name: str, reports: Iterable[Report], ner: Callable[[], NER], *
         if repeat:
             result.repeats.append((report.id, *repeat))
     if not result.reports:
-        raise UserError(f"语料（corpus）{name} 里没有一份带文字的报告")
-    result.sample = chosen.reports()
+        raise UserError(f"语料（corpus）{name} 里没有一份带文字的报告；请检查文件是不是空的，"
+                        "正文是不是在 findings、impression 里")
+    result.sample, result.near = chosen.reports(), duplicates.near
     return result
 
 
@@ -199,7 +202,7 @@ def text_numbers(corpora: Sequence[CorpusCounts]) -> list[TextNumbers]:
         result.append(TextNumbers(
             corpus.reports, corpus.empty, corpus.synthetic, corpus.words / corpus.reports,
             (distinct_n(sample, 1), distinct_n(sample, 2), distinct_n(sample, 3)), limit,
-            self_similarity(corpus.sample), kinds["exact"], kinds["near"]))
+            self_similarity(corpus.sample), kinds["exact"], kinds["near"] if corpus.near else None))
     return result
 
 

@@ -22,6 +22,7 @@ from paddle_cxr.synthesis.diversity import NEAR
 from paddle_cxr.synthesis.entities import OPPOSITE, TYPES, Key
 from paddle_cxr.synthesis.vocabulary import Vocabulary
 
+FEW_WORDS = 1000  # below it, distinct-n says more about the number of words than about the texts
 _TYPE_COLUMNS = [field.name for field in fields(TypeNumbers)]
 _TEXT_COLUMNS = ["corpus", "mark", "reports", "empty", "synthetic", "words_mean", "distinct_1", "distinct_2",
                  "distinct_3", "compared_words", "self_similarity", "exact_duplicates", "near_duplicates"]
@@ -77,7 +78,7 @@ def _frequencies(corpus: CorpusCounts, vocabulary: Vocabulary) -> Iterator[list[
 def _draw(folder: Path, corpora: Sequence[CorpusCounts], numbers: Sequence[Sequence[TypeNumbers]],
           vocabulary: Vocabulary, top: int) -> None:
     figures = [plots.CorpusFigures(
-        f"{corpus.name} · {mark(corpus)}", corpus.synthetic > 0, corpus.reports,
+        corpus.name, mark(corpus), corpus.synthetic > 0, corpus.reports,
         {type_: corpus.frequencies(type_) for type_ in TYPES},
         {type_: [_label(key, vocabulary) for key, _ in corpus.ranked(type_)[:top]] for type_ in TYPES},
         {row.type: row.gini for row in rows}) for corpus, rows in zip(corpora, numbers, strict=True)]
@@ -120,6 +121,7 @@ def _page(corpora: Sequence[CorpusCounts], numbers: Sequence[Sequence[TypeNumber
               "- 头部（head）：最常见的 10 % 的实体占全部提及的多少；尾部（tail）：最少见的 50 % 占多少。"
               "完全均衡时分别是 10 % 和 50 %。",
               "- Gini：0 表示所有实体同样常见，越接近 1 越集中；“含未出现的”把词表里从未出现的实体也算作 0 次。",
+              "- 语料越小，Gini 越不可靠：平均每项只有几次（提及 ÷ 实体数）时，偶然的多少就能使它不为 0。",
               "- 熵（entropy）以比特计；归一化熵（evenness）是熵除以 log2(实体数)，1 表示完全均衡。", "",
               "## 长尾（long tail）", "", "![频率与名次](ranks.png)", "", "![洛伦兹曲线](lorenz.png)", ""]
     for type_ in TYPES:
@@ -135,12 +137,14 @@ def _text_table(corpora: Sequence[CorpusCounts], texts: Sequence[TextNumbers]) -
     for corpus, row in zip(corpora, texts, strict=True):
         lines.append(_row(corpus.name, mark(corpus), row.reports, row.empty, f"{row.words_mean:.1f}",
                           *(f"{value:.3f}" for value in row.distinct), _number(row.self_similarity, ".4f"),
-                          *(f"{count}（{count / row.reports:.2%}）" for count in (row.exact, row.near))))
+                          *("—" if count is None else f"{count}（{count / row.reports:.2%}）"
+                            for count in (row.exact, row.near))))
     return [*lines, "", f"- distinct-n：不同的 n 元词组（n-gram）占全部的比例，越大越多样；每个语料取同样多的词"
-            f"（随机样本中的 {texts[0].compared_words} 个），因为语料越大这个数越小。",
+            f"（随机样本中的 {texts[0].compared_words} 个），因为语料越大这个数越小。"
+            + ("**词太少，这三个数不可比：请去掉最小的语料。**" if texts[0].compared_words < FEW_WORDS else ""),
             "- 自相似（self-similarity）：样本中任意两份报告三元词组向量的平均余弦，0 表示毫无共同之处，1 表示全一样。",
             "- 完全重复：词和词序都与前面某一份相同（不计大小写和标点）；近似重复：三元词组集合的 Jaccard 相似度"
-            f"不低于 {NEAR}。", ""]
+            f"不低于 {NEAR}" + ("。" if texts[0].near is not None else "（— 表示没有查：未安装 rensa）。"), ""]
 
 
 def _type_table(label: str, corpora: Sequence[CorpusCounts], rows: Sequence[TypeNumbers]) -> list[str]:
@@ -149,8 +153,8 @@ def _type_table(label: str, corpora: Sequence[CorpusCounts], rows: Sequence[Type
     for corpus, row in zip(corpora, rows, strict=True):
         lines.append(_row(corpus.name, mark(corpus), row.entities, row.mentions, f"{row.per_report:.2f}",
                           _number(row.head_share, ".1%"), _number(row.tail_share, ".1%"), _number(row.gini, ".3f"),
-                          f"{row.entropy:.2f}", _number(row.evenness, ".3f"), _number(row.coverage, ".1%"),
-                          _number(row.gini_vocabulary, ".3f")))
+                          _number(row.entropy if row.entities else None, ".2f"), _number(row.evenness, ".3f"),
+                          _number(row.coverage, ".1%"), _number(row.gini_vocabulary, ".3f")))
     return [*lines, ""]
 
 

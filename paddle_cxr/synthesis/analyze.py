@@ -6,6 +6,9 @@ import argparse
 import functools
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
 
 from paddle_cxr.config import explained
 from paddle_cxr.engine.continuing import dump
@@ -40,6 +43,7 @@ def analyze(arguments: argparse.Namespace) -> None:
         check("ner", recipe.NER, "NER", {"vocabulary": vocabulary})
         # Made when first needed: where every report names its entities, no model is ever loaded.
         ner = functools.cache(lambda: build("ner", recipe.NER, "NER", vocabulary=vocabulary))
+        _check_folder(Path(recipe.Global.output_dir))
         folder = RunFolder(recipe.Global.output_dir)
         try:
             write_text(folder.path / "config.yaml", dump(recipe))
@@ -62,6 +66,19 @@ def _check(recipe: AnalysisRecipe) -> None:
             raise UserError(f"Corpora.{number}.path：{error}") from None
 
 
+def _check_folder(folder: Path) -> None:
+    """An analysis made again replaces the old one, but never another run's ``config.yaml``: that could not go on."""
+    try:
+        task = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["Global"]["task"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        task = None
+    if task != "analysis":
+        raise UserError(f"Global.output_dir：{folder} 是别的运行的输出目录（里面的 config.yaml 不是分析的），"
+                        "请给分析另选一个目录")
+
+
 def _corpus(recipe: AnalysisRecipe, vocabulary: Vocabulary, ner: Callable[[], NER], folder: RunFolder) -> None:
     settings = recipe.Analysis
     corpora = []
@@ -72,6 +89,8 @@ def _corpus(recipe: AnalysisRecipe, vocabulary: Vocabulary, ner: Callable[[], NE
         folder.say(f"{corpus.name}：{counts.reports} 份报告{synthetic}，{len(counts.counts)} 个不同的实体，"
                    f"提及 {counts.counts.total()} 次，重复 {len(counts.repeats)} 份")
         corpora.append(counts)
+    if not corpora[0].near:
+        folder.say("没有安装 rensa，未查近似重复（near duplicates）；要查请先 pip install -e \".[analysis]\"")
     page = write_analysis(folder.path, corpora, vocabulary, settings.top)
     folder.say(f"表、图和说明写到 {folder.path}，先看 {page}")
 

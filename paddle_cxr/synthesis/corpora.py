@@ -80,7 +80,8 @@ def _files(path: str) -> list[Path]:
     found = [place] if place.is_file() else [Path(name) for name in sorted(glob.glob(path, recursive=True))]
     if not found:
         nearby = [str(other) for other in sorted(place.parent.glob("*"))] if place.parent.is_dir() else []
-        raise UserError(f"找不到语料（corpus）{path}{did_you_mean(path, nearby)}")
+        raise UserError(f"找不到语料（corpus）{path}{did_you_mean(path, nearby)}；"
+                        "合成的语料要先用 tools/synthesize.py 写出来")
     for file in found:
         if file.suffix.lower() not in (".jsonl", ".csv", ".txt"):
             raise UserError(f"语料（corpus）应为 .jsonl、.csv、.txt 文件或 .txt 的文件夹，现在是 {file}")
@@ -142,11 +143,14 @@ def _entities(value: Any, where: str) -> frozenset[Key] | None:
 
 
 def _csv(file: Path) -> Iterator[Report]:
-    reader = csv.reader(_lines(file))
+    line = 1
+    reader = csv.reader(_lines(file), strict=True)  # else a quote that is never closed swallows the reports after it
     try:
         header = [name.strip().lower() for name in next(reader, [])]
         if not set(SECTIONS) & set(header):
             raise UserError(f"{file}:1：表头没有 findings 或 impression 列（有：{'、'.join(header) or '空'}）")
+        if twice := [name for name in (*SECTIONS, "writer") if header.count(name) > 1]:
+            raise UserError(f"{file}:1：表头里 {twice[0]} 列出现了两次；请改名或删去一列")
         id_column = next((name for name in _ID_COLUMNS if name in header), None)
         line = reader.line_num + 1  # a quoted cell may span lines; people look for the line it starts on
         for cells in reader:
@@ -159,15 +163,18 @@ def _csv(file: Path) -> Iterator[Report]:
             yield Report(where, row.get(id_column or "") or where, row.get("findings", ""), row.get("impression", ""),
                          writer=row.get("writer", ""))
     except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}：不是有效的 CSV（{error}），多半是引号没有闭合") from None
+        raise UserError(f"{file}:{line}：从这一行起不是有效的 CSV（{error}），多半是引号没有闭合，"
+                        "或格子里的引号没有写成两个") from None
 
 
 def _text(file: Path) -> Iterator[Report]:
     """One file, one report; without headings all of it is FINDINGS."""
     text = "".join(_lines(file))
     parts = _HEADING.split(text)  # [before, heading, body, heading, body, …]
-    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    named = {name: sections.get(name.upper(), "").strip() for name in SECTIONS}
+    sections = list(zip(parts[1::2], parts[2::2], strict=True))
+    # An addendum has the same headings again.
+    named = {name: "\n".join(body.strip() for heading, body in sections if heading == name.upper()).strip()
+             for name in SECTIONS}
     if not any(named.values()):
         named = {"findings": text.strip(), "impression": ""}
     yield Report(str(file), str(file), **named)

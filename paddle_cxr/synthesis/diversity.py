@@ -17,8 +17,6 @@ from typing import Literal
 
 import numpy as np
 
-from paddle_cxr.errors import UserError
-
 SHINGLE = 3  # words; what near duplicates and the similarity are told by
 NEAR = 0.8  # Jaccard similarity from which reports are near duplicates, as in Lee et al. 2022
 # 256 hash values in 32 bands of 8 bring a pair of similarity 0.8 together with probability 1 − (1 − 0.8⁸)³² = 0.997,
@@ -70,16 +68,21 @@ class Duplicates:
     of three-word shingles have a Jaccard similarity of at least ``NEAR``; reports are compared with earlier ones that
     are no duplicates themselves.  Candidates come from MinHash, which overlooks 3 pairs in 1000 at the threshold, and
     are then compared exactly.  About 3 kB a distinct report.
+
+    Attributes:
+        near: whether near ones are looked for; not so without rensa, which is an extra as it is not to be had for every
+            system.
     """
 
     def __init__(self) -> None:
         try:
             from rensa import RMinHash, RMinHashLSH
         except ImportError:
-            raise UserError("查找近似重复（near duplicates）需要 rensa：请先安装 pip install \"rensa>=0.5\"") from None
-
-        self._sketch = RMinHash
-        self._near = RMinHashLSH(NEAR, _PERMUTATIONS, _BANDS)
+            self.near = False
+        else:
+            self.near = True
+            self._sketch = RMinHash
+            self._buckets = RMinHashLSH(NEAR, _PERMUTATIONS, _BANDS)
         self._exact: dict[bytes, int] = {}
         self._ids: list[str] = []  # by number in the stream: two reports may have one id
         self._shingles: dict[int, array[int]] = {}  # of the reports that repeat nothing, 4 bytes each
@@ -92,15 +95,18 @@ class Duplicates:
         earlier = self._exact.setdefault(digest, number)
         if earlier != number:
             return "exact", self._ids[earlier]
+        return self._find_near(number, report) if self.near else None
+
+    def _find_near(self, number: int, report: Sequence[str]) -> tuple[Literal["near"], str] | None:
         grams = [" ".join(gram) for gram in shingles(report)]
         own = {zlib.crc32(gram.encode()) for gram in grams}
         sketch = self._sketch(_PERMUTATIONS, seed=0)
         sketch.update(grams)
-        for candidate in sorted(self._near.query(sketch)):
+        for candidate in sorted(self._buckets.query(sketch)):
             common = len(own.intersection(self._shingles[candidate]))
             if common >= NEAR * (len(own) + len(self._shingles[candidate]) - common):
                 return "near", self._ids[candidate]
-        self._near.insert(number, sketch)
+        self._buckets.insert(number, sketch)
         self._shingles[number] = array("I", own)
         return None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,7 +111,7 @@ class Maker:
     def _write_section(self, section: str, drafts: list[Draft]) -> list[Draft]:
         """Write ``section`` of every draft until it passes; returns those whose section did."""
         for draft in drafts:
-            draft.feedback = ""
+            draft.feedback = draft.refused = ""
         pending = drafts
         for attempt in range(self.attempts):
             if not pending:
@@ -135,7 +136,7 @@ class Maker:
         draft.prompt_tokens += reply.prompt_tokens
         draft.completion_tokens += reply.completion_tokens
         if reply.error or not reply.text.strip():
-            draft.failure, draft.feedback = f"{section}: {reply.error or 'empty'}", ""
+            draft.failure = f"{section}: {reply.error or 'empty'}"  # what an earlier text lacked is still worth telling
             return False
         if wrong:
             draft.refused = reply.text.strip()
@@ -164,13 +165,19 @@ def report_id(number: int) -> str:
 
 
 def number_of(identity: str) -> int:
-    """The inverse of :func:`report_id`."""
-    return int(identity.removeprefix("r"))
+    """The inverse of :func:`report_id`; raises ValueError for what it never gives."""
+    if not re.fullmatch(r"r[0-9]{1,9}", identity):
+        raise ValueError(f"{identity!r} is no report's id")
+    return int(identity[1:])
 
 
-def build_maker(recipe: ReportsRecipe) -> Maker:
-    """Build vocabulary, writer and NER of a recipe; raises UserError for a mistake in any of them."""
-    vocabulary = load_vocabulary(recipe.Vocabulary.file)
+def build_maker(recipe: ReportsRecipe, vocabulary: Vocabulary | None = None) -> Maker:
+    """Build writer and NER of a recipe, and its vocabulary where it is not at hand.
+
+    Raises:
+        UserError: a mistake in any of them.
+    """
+    vocabulary = vocabulary or load_vocabulary(recipe.Vocabulary.file)
     return Maker(vocabulary, build("writer", recipe.Writer, "Writer", vocabulary=vocabulary),
                  build("ner", recipe.NER, "NER", vocabulary=vocabulary), recipe.Global.seed, recipe.Global.attempts)
 
@@ -178,5 +185,3 @@ def build_maker(recipe: ReportsRecipe) -> Maker:
 def make(maker: Maker, orders: Sequence[Order]) -> list[Written]:
     """:meth:`Maker.make` as a function, for other processes."""
     return maker.make(orders)
-
-

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import copy
+import contextlib
+import functools
+import math
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from paddle_cxr.config import explained
 from paddle_cxr.cpu import available_cores
-from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
-from paddle_cxr.files import write_text
 from paddle_cxr.processes import in_order
 from paddle_cxr.registry import build, check, find
 from paddle_cxr.synthesis.acceptance import write_acceptance
-from paddle_cxr.synthesis.reports import Order, build_maker, make
+from paddle_cxr.synthesis.connection import check_url, check_variable
+from paddle_cxr.synthesis.folder import open_folder
+from paddle_cxr.synthesis.plan import Plan
+from paddle_cxr.synthesis.reports import Maker, Order, build_maker, make
 from paddle_cxr.synthesis.sampling import BalancedSampler
-from paddle_cxr.synthesis.schema import ReportsGlobal, ReportsRecipe, load_recipe
-from paddle_cxr.synthesis.store import ACCEPTED, REJECTED, Store
+from paddle_cxr.synthesis.schema import MOST_ROUNDS, MOST_WORKERS, ReportsRecipe, load_recipe
+from paddle_cxr.synthesis.store import Store
 from paddle_cxr.synthesis.vocabulary import Vocabulary, load_vocabulary
+from paddle_cxr.synthesis.writers.prompts import Prompts
 
 
 def synthesize(arguments: argparse.Namespace) -> int:
@@ -32,18 +35,18 @@ def synthesize(arguments: argparse.Namespace) -> int:
     with explained(origins):
         vocabulary, sampler = check_recipe(recipe)
         plan = Plan(sampler, vocabulary, recipe.Global)
-        folder = _open_folder(recipe)
-        try:
-            return _run(recipe, vocabulary, plan, folder)
-        finally:
-            folder.close()
+        # Made once, and not before it is needed: a model takes minutes to load, a finished run needs none.
+        maker = functools.cache(lambda: build_maker(recipe, vocabulary))
+        with open_folder(recipe, _inputs(recipe, vocabulary, plan), maker) as folder:
+            store = Store(folder.path)
+            with _saying_what_is_saved(store, folder):
+                Run(recipe, plan, maker, store, folder).all_rounds()
+    return 0
 
 
 def check_recipe(recipe: ReportsRecipe) -> tuple[Vocabulary, BalancedSampler]:
     """Build what costs little and check the rest; raises UserError for what cannot work."""
     settings = recipe.Global
-    if isinstance(settings.workers, int) and settings.workers < 1:
-        raise UserError("Global.workers：应不小于 1")
     if settings.shard >= settings.shards:
         raise UserError(f"Global.shard：{settings.shard} 不在 0–{settings.shards - 1} 之内"
                         f"（Global.shards={settings.shards}）")
@@ -54,90 +57,140 @@ def check_recipe(recipe: ReportsRecipe) -> tuple[Vocabulary, BalancedSampler]:
     sampler.resolved_cap(vocabulary, settings.reports, settings.seed)
     for kind, path, spec in (("writer", "Writer", recipe.Writer), ("ner", "NER", recipe.NER)):
         check(kind, spec, path, {"vocabulary": None})
+    _check_secrets(recipe)
+    _check_workers(recipe)
     return vocabulary, sampler
 
 
-class Plan:
-    """Which entities each report mentions, round after round; the same on every machine that has the same recipe.
+def _check_secrets(recipe: ReportsRecipe) -> None:
+    """Refuse a key in the recipe before ``config.yaml`` would hold it."""
+    for name, refuse in (("url", check_url), ("key_variable", check_variable)):
+        if isinstance(recipe.Writer.get(name), str):
+            refuse(recipe.Writer[name], "Writer")
 
-    The first round draws the whole set and takes this shard's rows.  A later round draws anew for the reports that
-    were rejected: from their entities, and from this shard's part of what the first round left unused.
 
-    Raises:
-        UserError: the settings cannot be met.
+def _check_workers(recipe: ReportsRecipe) -> None:
+    workers = recipe.Global.workers
+    if workers == "auto":
+        return
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UserError(f"Global.workers：应不小于 1，不大于 {MOST_WORKERS}，现在是 {workers}")
+    name = recipe.Writer["name"]
+    if workers > 1 and not getattr(find("writer", name, "Writer"), "many_processes", False):
+        raise UserError(f"Global.workers：{name} 只能用 1 个进程，现在是 {workers}；几个进程会各占一份模型或限速，"
+                        "请改为 auto，要更快就调 Writer 的 concurrency 或 batch_size")
+
+
+def _inputs(recipe: ReportsRecipe, vocabulary: Vocabulary, plan: Plan) -> dict[str, str | None]:
+    """Digests of what lies outside the recipe and decides what is written."""
+    prompts = recipe.Writer.get("prompts")
+    return {"vocabulary": vocabulary.fingerprint, "prompts": Prompts(prompts).hash if prompts else None,
+            "plan": plan.digest}
+
+
+@contextlib.contextmanager
+def _saying_what_is_saved(store: Store, folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, UserError):
+        if store.done():
+            with contextlib.suppress(UserError):  # on a full disk the log cannot be written either
+                folder.say(f"已停下；写好的 {len(store.done())} 份都已保存，再运行同一条命令就接着写")
+        raise
+
+
+class Run:
+    """One run of a recipe, all of its rounds.
+
+    Args:
+        recipe: checked.
+        plan: which entities each report mentions.
+        maker: makes the maker of reports for this process.
+        store: where reports go, with those of an earlier session.
+        folder: the output folder.
     """
 
-    def __init__(self, sampler: BalancedSampler, vocabulary: Vocabulary, settings: ReportsGlobal) -> None:
-        self.sampler, self.vocabulary, self.settings = sampler, vocabulary, settings
-        self.all = sampler.plan(vocabulary, settings.reports, settings.seed)
-        self.cap = sampler.resolved_cap(vocabulary, settings.reports, settings.seed)
-        self.rows = np.arange(settings.shard, settings.reports, settings.shards)
-        self.orders = {int(row): tuple(self.all[row].tolist()) for row in self.rows}
+    def __init__(self, recipe: ReportsRecipe, plan: Plan, maker: Callable[[], Maker], store: Store,
+                 folder: RunFolder) -> None:
+        self.recipe, self.plan, self.maker, self.store, self.folder = recipe, plan, maker, store, folder
+        self.workers = _workers(recipe)
 
-    def first(self) -> list[Order]:
-        """The orders of the first round."""
-        return [Order(number, positions) for number, positions in self.orders.items()]
+    def all_rounds(self) -> None:
+        """Write what is missing, round after round, then the acceptance report."""
+        tally, plan, started = self.store.tally, self.plan, time.monotonic()
+        if self.store.done():
+            self.folder.say(f"接着写：已有 {len(tally.accepted)} 份通过、{len(tally.rejected)} 份被拒")
+        self.folder.say(f"词表 {plan.vocabulary.name}，{len(plan.vocabulary)} 项；要写 {len(plan)} 份报告，"
+                        f"{self.workers} 个进程")
+        # Never fewer than an earlier session has begun.
+        begun = 1 + max(map(plan.round_of, self.store.done()), default=0)
+        for round_ in range(min(max(self.recipe.Global.rounds, begun), MOST_ROUNDS)):
+            accepted = {number for number in tally.accepted if plan.round_of(number) < round_}
+            if len(accepted) == len(plan):
+                break
+            if round_ and not accepted:
+                self.folder.say("!! 第 1 轮没有一份通过，不再补写：请先看被拒的原因")
+                break
+            orders = plan.again(round_, accepted) if round_ else plan.first()
+            self._refuse_foreign(round_)
+            self._write(orders, round_)
+        self._refuse_foreign(math.inf)
+        positions = np.array([plan.orders[number].positions for number in tally.accepted])
+        write_acceptance(self.recipe, plan.vocabulary, positions, plan.cap, tally, self.folder,
+                         time.monotonic() - started)
 
-    def again(self, number: int, accepted: set[int]) -> list[Order]:
-        """The orders of round ``number`` ≥ 1, given the accepted reports of the rounds before."""
-        missing = len(self.rows) - len(accepted)
-        settings, size = self.settings, len(self.vocabulary)
-        used = np.bincount(self.all.ravel(), minlength=size)
-        kept = np.bincount(np.ravel([self.orders[one] for one in accepted]).astype(np.int64), minlength=size)
-        own = np.bincount(self.all[self.rows].ravel(), minlength=size)
-        left = (self.cap - used) // settings.shards + own - kept  # this shard may still use so many of each
-        sampler = copy.copy(self.sampler)
-        sampler.cap = self.cap  # ``auto`` would be worked out anew
-        table = sampler.plan(self.vocabulary, missing, settings.seed + number, spent=self.cap - left)
-        start = number * settings.reports + settings.shard
-        orders = [Order(start + i * settings.shards, tuple(row.tolist())) for i, row in enumerate(table)]
-        self.orders |= {order.number: order.positions for order in orders}
-        return orders
+    def _refuse_foreign(self, last: float) -> None:
+        """Stop at reports of the rounds up to ``last`` that were never ordered."""
+        unknown = self.store.done() - self.plan.orders.keys()
+        foreign = sorted(number for number in unknown if self.plan.round_of(number) <= last)
+        if foreign:
+            raise UserError(f"{self.folder.path} 里有 {len(foreign)} 份报告不属于这个配方（例如编号 {foreign[0]}），"
+                            "它们是从别处并进来的；请删去那些行，或换一个 Global.output_dir")
+
+    def _write(self, orders: Sequence[Order], round_: int) -> None:
+        """Write the reports of ``orders`` that are not there yet, and save them chunk by chunk, in order."""
+        done, size = self.store.done(), self.recipe.Global.chunk
+        orders = [order for order in orders if order.number not in done]
+        if not orders:
+            return
+        if round_:
+            self.folder.say(f"第 {round_ + 1} 轮：补写 {len(orders)} 份（用被拒报告放回的实体）")
+        workers = min(self.workers, -(-len(orders) // size))
+        chunks = (orders[start:start + size] for start in range(0, len(orders), size))
+        prepare, arguments = (build_maker, (self.recipe,)) if workers > 1 else (self.maker, ())
+        progress = Progress(len(orders), self.folder)
+        with contextlib.closing(in_order(make, chunks, workers, prepare, arguments)) as written, progress:
+            for reports in written:
+                progress.add(self.store.add(reports))
 
 
-def _open_folder(recipe: ReportsRecipe) -> RunFolder:
-    """Open the output folder: to go on with the same recipe, or empty, with what was there renamed."""
-    path = Path(recipe.Global.output_dir)
-    notice = None
-    if (path / ACCEPTED).exists() or (path / REJECTED).exists():
-        different = differences(path, recipe) if (path / "config.yaml").exists() else ["config.yaml"]
-        if different or not recipe.Global.resume:
-            why = f"配方不同：{'、'.join(different[:3])}" if different else "Global.resume=false"
-            if not (path / "config.yaml").exists():
-                raise UserError(f"{path}：有 {ACCEPTED} 而没有 config.yaml，不能接着写；请换一个 Global.output_dir")
-            notice = rename_aside(path, why)
-    folder = RunFolder(path)
-    if notice:
-        folder.say(notice)
-    write_text(path / "config.yaml", dump(recipe))
-    return folder
+class Progress:
+    """How far a round is: a bar on a terminal, and every ten seconds a line in the log."""
 
+    def __init__(self, total: int, folder: RunFolder) -> None:
+        self.total, self.folder = total, folder
+        self.done = self.passed = 0
+        self.started = self.noted = time.monotonic()
+        self.bar = folder.progress(total, 0, "写报告")
 
-def _run(recipe: ReportsRecipe, vocabulary: Vocabulary, plan: Plan, folder: RunFolder) -> int:
-    settings = recipe.Global
-    store = Store(folder.path)
-    workers = _workers(recipe)
-    wanted = len(plan.rows)
-    if store.done():
-        folder.say(f"接着写：已有 {len(store.tally.accepted)} 份通过、{len(store.tally.rejected)} 份被拒")
-    folder.say(f"词表 {vocabulary.name}，{len(vocabulary)} 项；要写 {wanted} 份报告，{workers} 个进程")
-    started = time.monotonic()
-    for number in range(settings.rounds):
-        accepted = {one for one in store.tally.accepted if one < number * settings.reports}
-        if number and len(accepted) == wanted:
-            break
-        try:
-            orders = plan.again(number, accepted) if number else plan.first()
-        except UserError as error:
-            folder.say(f"不再补写：剩下的实体凑不成报告（{error}）")
-            break
-        if number:
-            folder.say(f"第 {number + 1} 轮：补写 {len(orders)} 份（用被拒报告放回的实体）")
-        _write(recipe, [order for order in orders if order.number not in store.done()], store, folder, workers)
-    positions = [plan.orders[one] for one in store.tally.accepted]
-    write_acceptance(recipe, vocabulary, np.array(positions), plan.cap, store.tally, folder,
-                     time.monotonic() - started)
-    return 0
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, accepted: Sequence[bool]) -> None:
+        """Count a chunk: of each report whether it was accepted."""
+        if not self.done and not any(accepted):
+            self.folder.say(f"!! 前 {len(accepted)} 份没有一份通过，原因见 rejected.jsonl；Ctrl-C 可随时停下")
+        self.done, self.passed = self.done + len(accepted), self.passed + sum(accepted)
+        self.bar.update(len(accepted))
+        now = time.monotonic()
+        if now - self.noted >= 10 or self.done == self.total:
+            self.noted, seconds = now, max(now - self.started, 1e-3)
+            left = seconds / self.done * (self.total - self.done)
+            self.folder.note(f"{self.done}/{self.total} 份，通过 {100 * self.passed / self.done:.2f} %，"
+                             f"{self.done / seconds:.1f} 份/秒，剩余约 {left:.0f} 秒")
 
 
 def _workers(recipe: ReportsRecipe) -> int:
@@ -146,28 +199,3 @@ def _workers(recipe: ReportsRecipe) -> int:
         return recipe.Global.workers
     parts = (find("writer", recipe.Writer.get("name"), "Writer"), find("ner", recipe.NER.get("name"), "NER"))
     return available_cores() if all(getattr(part, "many_processes", False) for part in parts) else 1
-
-
-def _write(recipe: ReportsRecipe, orders: Sequence[Order], store: Store, folder: RunFolder, workers: int) -> None:
-    """Write the reports of ``orders`` and save them chunk by chunk, in order."""
-    size = recipe.Global.chunk
-    workers = min(workers, -(-len(orders) // size))
-    chunks = (orders[start:start + size] for start in range(0, len(orders), size))
-    for report_chunk in _with_progress(in_order(make, chunks, workers, build_maker, (recipe,)), len(orders), folder):
-        store.add(report_chunk)
-
-
-def _with_progress(chunks: Iterator[list], total: int, folder: RunFolder) -> Iterator[list]:
-    bar = folder.progress(total, 0, "写报告")
-    started, noted, done, passed = time.monotonic(), 0.0, 0, 0
-    for chunk in chunks:
-        yield chunk
-        done, passed = done + len(chunk), passed + sum(report.accepted for report in chunk)
-        bar.update(len(chunk))
-        seconds = time.monotonic() - started
-        if seconds - noted >= 10 or done == total:
-            noted = seconds
-            left = seconds / done * (total - done)
-            folder.note(f"{done}/{total} 份，通过 {100 * passed / done:.2f} %，{done / seconds:.1f} 份/秒，"
-                        f"剩余约 {left:.0f} 秒")
-    bar.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Tally:
     Attributes:
         accepted, rejected: numbers of the reports.
         attempts: sections written for a report, both together → reports.
-        reasons: failure → reports.
+        reasons: kind of failure → reports.
         tokens: ``prompt`` and ``completion`` tokens.
     """
 
@@ -37,11 +38,11 @@ class Tally:
     def add(self, report: Written) -> None:
         """Count one report."""
         (self.accepted if report.accepted else self.rejected).add(report.number)
-        self.attempts[report.record["attempts"]] += 1
-        prompt, completion = report.record.get("tokens", (0, 0))
+        self.attempts[int(report.record["attempts"])] += 1
+        prompt, completion = map(int, report.record.get("tokens", (0, 0)))
         self.tokens.update(prompt=prompt, completion=completion)
         if not report.accepted:
-            self.reasons[report.record["reason"]] += 1
+            self.reasons[_kind(report.record["reason"])] += 1
 
 
 class Store:
@@ -51,7 +52,7 @@ class Store:
         folder: the output folder.
 
     Raises:
-        UserError: a line in the middle of a file is no report; the folder cannot be written.
+        UserError: a line in a file is no report, or one that has been there before; the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,19 +67,26 @@ class Store:
     def _read(self, file: Path, accepted: bool) -> None:
         if not file.exists():
             return
-        with open(file, encoding="utf-8") as lines:
+        with open(file, "rb") as lines:
             for place, line in enumerate(lines, 1):
                 try:
                     record: dict[str, Any] = json.loads(line)
                     report = Written(number_of(record["id"]), accepted, record)
+                    again = report.number in self.tally.accepted or report.number in self.tally.rejected
                     self.tally.add(report)
                     self._digests.add(report.digest)
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     raise UserError(f"{file}:{place}：不是本程序写的报告；请删去这一行，或换一个 Global.output_dir"
                                     ) from None
+                if again:
+                    raise UserError(f"{file}:{place}：报告 {record['id']} 已经有了；请删去重复的一行")
 
-    def add(self, reports: Sequence[Written]) -> None:
-        """Append a chunk.  A report whose text exists already becomes a rejected one."""
+    def add(self, reports: Sequence[Written]) -> list[bool]:
+        """Append a chunk; returns which reports were accepted.  One whose text exists already becomes a rejected one.
+
+        Raises:
+            UserError: the disk is full; no half line stays.
+        """
         unique = [self._refuse_copy(report) for report in reports]
         for name, accepted in ((ACCEPTED, True), (REJECTED, False)):
             lines = [report.line + "\n" for report in unique if report.accepted is accepted]
@@ -86,6 +94,7 @@ class Store:
                 _append(self.folder / name, "".join(lines))
         for report in unique:
             self.tally.add(report)
+        return [report.accepted for report in unique]
 
     def _refuse_copy(self, report: Written) -> Written:
         if report.accepted and report.digest in self._digests:
@@ -98,16 +107,25 @@ class Store:
         return self.tally.accepted | self.tally.rejected
 
 
+def _kind(reason: str) -> str:
+    """A reason without the entities, which are others in each report: ``findings: missing + extra``."""
+    section, _, said = reason.partition(": ")
+    sides = [side for side in ("missing", "extra") if re.search(f"(^|; ){side} ", said)]
+    return f"{section}: {' + '.join(sides)}" if sides else reason
+
+
 def _append(file: Path, text: str) -> None:
     """Write whole lines and wait until the disk has them."""
-    with writing_to(file), open(file, "ab") as stream:
+    rest = memoryview(text.encode("utf-8", "backslashreplace"))
+    # Unbuffered: on a full disk, closing would write what a buffer still holds behind the lines that were taken back.
+    with writing_to(file), open(file, "ab", buffering=0) as stream:
         before = stream.tell()
         try:
-            stream.write(text.encode("utf-8", "backslashreplace"))
-            stream.flush()
+            while rest:
+                rest = rest[stream.write(rest):]
             os.fsync(stream.fileno())
-        except OSError:
-            os.truncate(file, before)  # a full disk: no half line
+        except BaseException:  # a full disk, Ctrl-C: no half line
+            stream.truncate(before)
             raise
 
 

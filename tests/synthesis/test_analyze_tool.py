@@ -98,8 +98,10 @@ def test_entities_writes_a_vocabulary_with_counts(folder, tool):
     ("Vocabulary.file=w.csv", ["w.csv"]),
     ("Corpora.0.path=a.yaml", ["Corpora.0.path", ".jsonl"]),
     ("Corpora.0.path=bad.csv", ["bad.csv:3", "UTF-8"]),
+    ("Corpora.0.path=empty.csv", ["没有一份带文字的报告", "findings"]),
 ])
 def test_one_line_for_every_mistake(folder, tool, change, words):
+    (folder / "empty.csv").write_text("findings\n")
     (folder / "bad.csv").write_bytes(b"findings\nok\n\xff\xfe\n")
     done = tool("analyze", "corpus", "-c", "a.yaml", "-o", change, cwd=folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
@@ -125,11 +127,45 @@ def test_strange_ids_of_a_corpus_do_no_harm(folder, tool):
     assert len([row for row in rows(folder / "out/frequencies.csv") if row["corpus"] == "语法"]) == len(strange)
 
 
+def test_the_folder_of_another_run_is_left_alone(folder, tool):
+    """Its config.yaml overwritten, that run could not be continued."""
+    (folder / "out").mkdir()
+    (folder / "out/config.yaml").write_text("Global: {task: reports}\n")
+    done = tool("analyze", "corpus", "-c", "a.yaml", cwd=folder)
+    assert done.returncode == 2 and "Global.output_dir" in done.stderr, done.stderr
+    assert (folder / "out/config.yaml").read_text() == "Global: {task: reports}\n"
+
+
+def test_without_rensa_all_but_near_duplicates(folder, tool):
+    """As after ``pip install -e ".[cpu]"``, the first line of the README."""
+    (folder / "rensa.py").write_text("raise ImportError('not installed')\n")
+    done = tool("analyze", "corpus", "-c", "a.yaml", cwd=folder, env={"PYTHONPATH": str(folder)})
+    assert done.returncode == 0, done.stderr
+    assert "rensa" in done.stdout
+    real, synthetic = rows(folder / "out/texts.csv")
+    assert (real["exact_duplicates"], real["near_duplicates"], synthetic["near_duplicates"]) == ("0", "", "")
+    assert "未安装 rensa" in (folder / "out/analysis.md").read_text("utf-8")
+
+
+def test_few_words_are_said_to_be_too_few(folder, tool):
+    assert tool("analyze", "corpus", "-c", "a.yaml", cwd=folder).returncode == 0
+    assert "词太少" in (folder / "out/analysis.md").read_text("utf-8")
+
+
+def test_long_names_stay_apart_in_a_legend():
+    from paddle_cxr.plots.entities import corpus_title
+
+    same = "语法合成的报告，自带词表，balance"
+    titles = {corpus_title(plots.CorpusFigures(f"{same} {one}", "合成/仿真（synthetic）", True, 1, {}, {}, {}))
+              for one in ("none", "type")}
+    assert len(titles) == 2 and all(title.endswith("\n合成/仿真（synthetic）") for title in titles)
+
+
 @pytest.mark.parametrize("corpora", [1, 2, 4])
 def test_figures_of_any_number_of_corpora_and_long_names(tmp_path, corpora):
     rng = np.random.default_rng(0)
     figures = [plots.CorpusFigures(
-        f"语料 {i} with a rather long name，还有很长的中文名字 · 合成/仿真（synthetic）", i == 1, 1000,
+        f"语料 {i} with a rather long name，还有很长的中文名字", "合成/仿真（synthetic）", i == 1, 1000,
         {type_: np.sort(rng.integers(1, 900, 0 if type_ == "disease" else 10**i % 997))[::-1] for type_ in TYPES},
         {type_: ["一个很长很长很长的实体名字 with an even longer English name of an entity"] * 50 for type_ in TYPES},
         {type_: None if type_ == "disease" else 0.5 for type_ in TYPES}) for i in range(corpora)]

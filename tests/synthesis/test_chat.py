@@ -5,12 +5,16 @@ import http.server
 import json
 import logging
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from paddle_cxr.config import explained
 from paddle_cxr.errors import UserError
 from paddle_cxr.synthesis import endpoint
 from paddle_cxr.synthesis.entities import Entity
@@ -28,7 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.arrived.append(("GET", self.path, time.monotonic()))
-        self.answer(*self.server.models)
+        status, value, *location = self.server.models
+        self.answer(status, value, **({"Location": location[0]} if location else {}))
 
     def do_POST(self):
         server = self.server
@@ -105,6 +110,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.good(term, nth)
         self.answer(500, b"<html>Internal Server Error</html>", Retry_After="soon")
 
+    def limited(self, term, nth):
+        self.answer(429, {"error": {"message": "You exceeded your current quota"}})
+
     def dead(self, term, nth):
         self.answer(503, b"")
 
@@ -128,6 +136,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def prose(self, term, nth):
         self.chat(f"There is {term}.")
+
+    def gateway(self, term, nth):
+        if nth > 2:
+            return self.good(term, nth)
+        self.answer(200, {"error_code": 18, "error_msg": "Open api qps request limit reached"})
+
+    def nested(self, term, nth):
+        self.answer(200, b'{"a":' * 900 + b"1" + b"}" * 900)
 
     def null(self, term, nth):
         self.chat(None)
@@ -217,9 +233,10 @@ def request(term: str, number: int = 0, section: str = "findings", **more) -> Re
 
 
 def test_every_request_is_accounted_for_in_order(server, writer):
-    well = ["good", "slow", "chatter", "drops", "halves", "cut", "busy", "fails"]
+    well = ["good", "slow", "chatter", "drops", "halves", "cut", "busy", "fails", "gateway"]
     badly = {"dead": "HTTP 503", "refuses": "HTTP 400", "moved": "HTTP 307", "truncated": "truncated",
-             "prose": "no JSON", "null": "empty", "filtered": "content_filter", "strange": "empty|JSON"}
+             "prose": "no JSON", "null": "empty", "nested": "empty", "filtered": "content_filter",
+             "strange": "empty|JSON"}
     terms = [f"{mode} {number}" for number in range(12) for mode in [*well, *badly]]
     replies = writer(concurrency=16).write([request(term, number) for number, term in enumerate(terms)])
     assert len(replies) == len(terms)
@@ -233,7 +250,7 @@ def test_every_request_is_accounted_for_in_order(server, writer):
     asked = collections.Counter(entry[0].split()[0] for entry in server.arrived)
     assert asked["good"] == asked["refuses"] == asked["truncated"] == 12  # answered: not asked again
     assert asked["drops"] == asked["halves"] == asked["cut"] == asked["busy"] == 24
-    assert asked["fails"] == 36 and asked["dead"] == 48
+    assert asked["fails"] == asked["gateway"] == 36 and asked["dead"] == 48
 
 
 def test_the_request_is_what_the_protocol_wants(server, writer):
@@ -315,6 +332,59 @@ def test_nobody_there_is_told_at_the_start_and_later(server, writer):
         chat.write([request(f"good {number}") for number in range(20)])
 
 
+@pytest.mark.parametrize("mode, told", [("dead", "HTTP 503"), ("refuses", "too long"), ("moved", "elsewhere.invalid"),
+                                        ("limited", "exceeded your current quota"), ("nested", "choices")])
+def test_a_server_that_answers_nothing_ends_the_run(server, writer, monkeypatch, mode, told):
+    """Else a server that is down behind its gateway, or a used-up quota, would have all reports rejected."""
+    monkeypatch.setattr(endpoint, "PATIENCE", 20)
+    with pytest.raises(UserError, match=f"连续 20 个.*{told}") as caught:
+        writer(retries=1, concurrency=4).write([request(f"{mode} {number}") for number in range(500)])
+    assert KEY not in str(caught.value)
+    assert len(server.arrived) < 60
+
+
+def test_requests_that_are_refused_again_and_again_do_not_end_a_run(server, writer, monkeypatch):
+    """The last of a chunk are those that this server never writes, tried until their attempts are used up."""
+    monkeypatch.setattr(endpoint, "PATIENCE", 20)
+    chat = writer(retries=0)
+    bad = [request(f"refuses {number}", number) for number in range(15)]
+    for attempt in range(5):
+        replies = chat.write([*bad, *([request("good 1")] if attempt == 0 else [])])
+        assert all(reply.error for reply in replies[:15])
+    chat.write([request("good 2")])
+    for attempt in range(3):
+        chat.write([request(f"dead {attempt} {number}") for number in range(9)] + [request(f"good {attempt}")])
+
+
+def test_a_server_that_is_elsewhere_is_told_at_the_start(server, writer):
+    server.models = 301, b"", "https://other.example/v1/models"
+    with pytest.raises(UserError, match="https://other.example"):
+        writer()
+    server.models = 307, b"", server.url + "/models/"  # the same server: some want a slash there
+    assert writer().write([request("good 1")])[0].text
+
+
+def test_ctrl_c_does_not_wait_for_what_was_asked(server, tmp_path, root):
+    """A model takes minutes for an answer; nobody waits that long for a program to end."""
+    code = f"""
+from paddle_cxr.synthesis.entities import Entity
+from paddle_cxr.synthesis.writers.base import Request
+from paddle_cxr.synthesis.writers.chat import ChatWriter
+chat = ChatWriter({server.url!r}, "m", "configs/synthesis/prompts/en", None, timeout=60.0)
+chat.write([Request("r", "findings", (Entity("a", "abnormality", f"silent {{i}}"),), seed=i) for i in range(30)])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while server.flying < 8 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said and process.returncode != 0
+    assert time.monotonic() - started < 3  # "silent" answers nothing for 5 seconds
+    assert server.most == 8
+
+
 def test_a_server_that_does_not_come_to_an_end_is_left(server, writer):
     replies = writer(timeout=0.3, retries=0, concurrency=3).write(
         [request("silent 1"), request("drips 1"), request("endless 1")])
@@ -346,10 +416,23 @@ def test_several_are_in_flight_and_no_more_than_allowed(server, writer):
     assert 1 < server.most <= 3
 
 
-def test_a_proxy_is_not_asked_for_this_machine(server, writer, monkeypatch):
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_proxy_is_not_asked_for_this_machine(server, writer, monkeypatch, host):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert writer().write([request("good 1")])[0].text
+    assert writer(url=server.url.replace("127.0.0.1", host)).write([request("good 1")])[0].text
+
+
+@pytest.mark.parametrize("proxy, told", [
+    ("socks5://127.0.0.1:9", r"httpx\[socks\]"), ("nothing://user:pa55word@x", "代理"),
+    ("http://user:pa55word@127.0.0.1:9", "连不上")])
+def test_a_proxy_that_cannot_be_used_is_one_line(writer, monkeypatch, proxy, told):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    if "socks" in proxy:
+        monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    with pytest.raises(UserError, match=told) as caught:
+        writer(url="http://far.invalid/v1")
+    assert "pa55word" not in str(caught.value)
 
 
 @pytest.mark.parametrize("arguments, told", [
@@ -361,7 +444,8 @@ def test_a_proxy_is_not_asked_for_this_machine(server, writer, monkeypatch):
     ({"key_variable": KEY}, "不是密钥本身"), ({"key_variable": "ABSENT_API_KEY"}, "ABSENT_API_KEY"),
     ({"prompts": "nowhere"}, r"system\.txt")])
 def test_wrong_arguments_are_one_line(writer, arguments, told):
-    with pytest.raises(UserError, match=told) as caught:
+    places = {f"Writer.{name}": f"-o Writer.{name}={value}" for name, value in arguments.items()}  # would quote a key
+    with pytest.raises(UserError, match=told) as caught, explained(places):
         writer(**arguments)
     assert KEY not in str(caught.value)
 

@@ -45,6 +45,12 @@ def test_folder_of_text_with_and_without_headings(tmp_path):
         ("Lungs clear.\n No effusion.", "Normal."), ("Heart size is normal.", "")]
 
 
+def test_an_addendum_is_no_replacement(tmp_path):
+    (tmp_path / "a.txt").write_text(
+        "FINDINGS: Clear.\nIMPRESSION: Normal.\nADDENDUM: read again\nFINDINGS: A nodule.\n")
+    assert [report.texts for report in read_corpus(str(tmp_path))] == [("Clear.\nA nodule.", "Normal.")]
+
+
 def test_shards_by_pattern_in_order(tmp_path):
     for name in "ba":
         (tmp_path / name).mkdir()
@@ -68,7 +74,10 @@ def test_shards_by_pattern_in_order(tmp_path):
     ("a.csv", b"report,label\nx,1\n", [":1", "findings", "report"]),
     ("a.csv", b"", [":1", "findings"]),
     ("a.csv", b"uid,findings\n1,x\n2,y,z\n", [":3", "3 列"]),
-    ("a.csv", b'uid,findings\n1,"' + b"x" * 200_000, ["CSV", "引号"]),
+    ("a.csv", b'uid,findings\n1,"' + b"x" * 200_000, [":2", "CSV", "引号"]),
+    ("a.csv", b'uid,findings\n1,ok\n2,"never closed\n3,x\n4,y\n', [":3", "CSV", "引号"]),
+    ("a.csv", b'uid,findings\n1,"a "quoted" word"\n', [":2", "CSV", "引号"]),
+    ("a.csv", b"findings,Findings\nx,y\n", [":1", "findings", "两次"]),
     ("a.txt", b"good\n\xff", [":2", "UTF-8"]),
     ("a.pdf", b"", [".jsonl"]),
 ])

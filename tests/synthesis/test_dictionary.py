@@ -25,7 +25,7 @@ ENTITIES = (
     Entity("effusion", "non-abnormality", "pleural effusion", also=("effusion", "pleural fluid"), denies=True),
     Entity("pneumothorax", "abnormality", "pneumothorax"),
     Entity("consolidation", "abnormality", "consolidation", also=("focal consolidation",)),
-    Entity("opacity", "abnormality", "opacity"),
+    Entity("opacity", "abnormality", "opacity", also=("lung opacity",)),
     Entity("nodule", "abnormality", "nodule"),
     Entity("calcified_nodule", "abnormality", "calcified nodule"),
     Entity("edema", "abnormality", "pulmonary edema", also=("edema",)),
@@ -37,7 +37,19 @@ ENTITIES = (
     Entity("lung", "anatomy", "lung"),
     Entity("vertebra", "anatomy", "vertebra"),
     Entity("left_lower_lobe", "anatomy", "left lower lobe"),
+    Entity("right_lower_lobe", "anatomy", "right lower lobe"),
     Entity("lobe", "anatomy", "lobe"),
+    Entity("pericardial_effusion", "disease", "pericardial effusion"),
+    *(Entity(f"{place}_node", "abnormality", f"{place} node") for place in ("hilar", "mediastinal", "axillary")),
+    Entity("chest_tube", "abnormality", "chest tube"),
+    Entity("lung_opacity", "abnormality", "nodular lung opacity"),
+    Entity("mass", "abnormality", "mass"),
+    Entity("chest_wall_mass", "abnormality", "chest wall mass"),
+    Entity("left_chest", "anatomy", "left chest"),
+    Entity("left_chest_wall", "anatomy", "left chest wall"),
+    Entity("right_chest_wall", "anatomy", "right chest wall"),
+    Entity("left_lung", "anatomy", "left lung"),
+    Entity("no_acute_disease", "non-disease", "no acute disease"),
 )
 
 
@@ -71,7 +83,17 @@ def test_recipes_build_it_by_name():
     ("The heart remains mildly enlarged.", "cardiomegaly"),  # adverbs and forms of "be"
     ("Pneumonia\n\nclear lungs", "pneumonia -clear_lungs"),
     ("胸腔积液 effusion", "effusion"),
+    ("The heart is mild to moderately enlarged. Heart mildly to\nmarkedly enlarged", "cardiomegaly"),
     ("", ""), ("No.", ""), ("Nothing of the kind", ""),
+    # what two names share is said once
+    ("Left and right lower lobes", "left_lower_lobe right_lower_lobe"),
+    ("No pleural or pericardial effusion.", "-effusion -pericardial_effusion"),
+    ("Hilar, mediastinal, and axillary nodes", "hilar_node mediastinal_node axillary_node"),
+    ("No bony or pericardial effusion, opacity and nodule", "-pericardial_effusion -opacity -nodule"),
+    # a finding that begins in a region's name
+    ("A left chest tube.", "chest_tube"),
+    ("Right chest wall mass, left chest wall", "chest_wall_mass left_chest_wall"),
+    ("Left lung opacity in the left chest", "left_lung opacity left_chest"),
 ])
 def test_names(ner, text, found):
     assert told(ner, text) == found
@@ -126,6 +148,19 @@ def test_names(ner, text, found):
     ("Follow to ensure resolution of the opacity, to rule out pneumonia", "opacity pneumonia"),
     ("Possible pneumonia or edema", "pneumonia edema"),
     ("Near complete resolution of effusion, partially resolved edema", "effusion edema"),
+    ("A nodule, not previously seen. The opacity was not present previously.", "nodule opacity"),
+    # other ways to say no
+    ("Nil effusion. Edema - none. Pneumonia: nil. Nothing to suggest nodules.", "-effusion -edema -pneumonia -nodule"),
+    ("Doubt pneumonia. Findings argue against edema. No doubt an effusion.", "-pneumonia -edema effusion"),
+    ("Opacity rather than pneumonia. Edema is rather large, larger than the effusion.",
+     "opacity -pneumonia edema effusion"),
+    ("Right greater than left consolidation.", "consolidation"),
+    ("No longer seen is the nodule. The edema can no longer be identified.", "-nodule -edema"),
+    ("No pneumothorax after chest tube removal.", "-pneumothorax -chest_tube"),
+    ("The heart is not enlarged. The lungs aren't clear.", "-cardiomegaly clear_lungs"),
+    ("Opacities without effusion, most suggestive of pneumonia.", "opacity -effusion pneumonia"),
+    ("No radiographic evidence of acute disease. Cardiomegaly without acute disease.",
+     "-no_acute_disease cardiomegaly -no_acute_disease"),
     # anatomy is never denied
     ("No left lower lobe opacity in the lung", "left_lower_lobe -opacity lung"),
 ])
@@ -145,14 +180,14 @@ def test_a_name_with_a_cue_in_it_denies_nothing():
     assert told(ner, "No active disease, edema.") == "-no_disease edema"
 
 
-WORDS = ["left", "lung", "lungs", "opacity", "opacities", "the", "is", "no", ",", ".", "not", "seen", "and", "but"]
+WORDS = ["left", "lung", "lungs", "opacity", "opacities", "the", "is", "no", ";", ".", "not", "seen", "but"]
 
 
 @given(names=st.lists(st.lists(st.sampled_from(["left", "lung", "opacity", "base"]), min_size=1, max_size=3)
                       .map(" ".join), min_size=1, max_size=6, unique=True),
        text=st.lists(st.sampled_from([*WORDS, "base", "bases", "LUNG", "lungy"]), max_size=30))
 def test_finds_what_a_regular_expression_finds(names, text):
-    """Leftmost, longest, whole words: an independent and slow way to the same mentions."""
+    """Leftmost, longest, whole words: an independent and slow way to the same mentions (in texts without "and")."""
     ner = DictionaryNER(Vocabulary([Entity(name.replace(" ", "_"), "anatomy", name) for name in names], "test"))
     written = " ".join(text)
     gap = r"(?: the)* (?:the )*"
@@ -179,7 +214,9 @@ def test_spans_are_ordered_and_point_into_any_text(text):
     end = 0
     for span in ner.find([text])[0]:
         assert end <= span.start < span.end <= len(text)
-        assert names[Words(text[span.start:span.end]).text] == span.id
+        folded = Words(text[span.start:span.end]).text
+        # A name, or the first word of one whose end stands later ("pleural or pericardial effusion").
+        assert names.get(folded) == span.id or any(name.startswith(folded) for name in names)
         end = span.end
 
 

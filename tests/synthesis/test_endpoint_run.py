@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,3 +188,65 @@ def test_what_cannot_work_is_one_line(server, tmp_path, change, said):
                           env=os.environ | {"TEST_LLM_KEY": KEY})
     assert done.returncode == 2 and done.stderr.startswith("错误：") and said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_finished_run_needs_no_server(server, tmp_path):
+    command = write_recipe(tmp_path, server, 10)
+    environment = os.environ | {"TEST_LLM_KEY": KEY}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    server.shutdown()
+    server.server_close()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    check_accounts(tmp_path, 10)
+
+
+def test_a_server_that_dies_and_comes_back_elsewhere(server, tmp_path):
+    """What was written stays; the same recipe with another URL and fewer requests at once goes on."""
+    command = write_recipe(tmp_path, server, 120)
+    environment = os.environ | {"TEST_LLM_KEY": KEY}
+    process = subprocess.Popen([*command, "-o", "Global.chunk=20", "-o", "Writer.retries=1"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while len(records_so_far(tmp_path)) < 20 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    server.shutdown()
+    server.server_close()
+    said, errors = process.communicate(timeout=120)
+    written = len(records(tmp_path / "out/reports.jsonl")) + len(records(tmp_path / "out/rejected.jsonl"))
+    assert process.returncode == 2 and "Writer.url" in errors and len(errors.splitlines()) == 1, errors
+    assert f"写好的 {written} 份都已保存" in said and written >= 20
+    moved = type(server)(("127.0.0.1", 0), Handler)
+    moved.lock, moved.turns, moved.requests = threading.Lock(), Counter(), 0
+    threading.Thread(target=moved.serve_forever, daemon=True).start()
+    try:
+        done = subprocess.run([*command, "-o", f"Writer.url=http://127.0.0.1:{moved.server_port}/v1",
+                               "-o", "Writer.concurrency=4", "-o", "Writer.retries=5"],
+                              capture_output=True, text=True, env=environment)
+    finally:
+        moved.shutdown()
+        moved.server_close()
+    assert done.returncode == 0, done.stderr
+    check_accounts(tmp_path, 120)
+    assert not list(tmp_path.glob("out-*"))
+
+
+def test_changed_prompts_leave_the_old_results_aside(server, tmp_path):
+    prompts = shutil.copytree(ROOT / "configs/synthesis/prompts/en", tmp_path / "prompts")
+    command = [*write_recipe(tmp_path, server, 10), "-o", f"Writer.prompts={prompts}"]
+    environment = os.environ | {"TEST_LLM_KEY": KEY}
+    for _ in range(2):
+        assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    assert not list(tmp_path.glob("out-*"))
+    with open(prompts / "system.txt", "a", encoding="utf-8") as file:
+        file.write("Be brief.\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "prompts（内容变了）" in done.stdout, done.stderr
+    hashes = {one["prompts_hash"] for file in tmp_path.glob("out-*/reports.jsonl") for one in records(file)}
+    assert len(hashes) == 1 and hashes.isdisjoint(one["prompts_hash"] for one in check_accounts(tmp_path, 10)[0])
+# for tests/synthesis/test_endpoint_run.py
+@pytest.mark.parametrize("change", [f"Writer.key_variable={KEY}", f"Writer.url=http://{KEY}@127.0.0.1:9/v1"])
+def test_a_key_in_the_recipe_is_neither_written_nor_said(server, tmp_path, change):
+    done = subprocess.run([*write_recipe(tmp_path, server, 10), "-o", change], capture_output=True, text=True)
+    assert done.returncode == 2 and KEY not in done.stdout + done.stderr, done.stderr
+    assert not (tmp_path / "out/config.yaml").exists()

@@ -140,6 +140,55 @@ def test_findings_and_impression_agree_on_where_and_how_much():
     assert placed["right upper lobe"] > 10 and placed["left lung"] > 10
 
 
+def test_findings_and_impression_agree_where_a_synonym_says_more():
+    """"Elevated left hemidiaphragm" above and "right hemidiaphragm elevation" below would be two patients."""
+    diaphragm = entity("elevated hemidiaphragm", "abnormality", also=(
+        "elevated left hemidiaphragm", "left hemidiaphragm elevation", "elevated right hemidiaphragm"))
+    heart = entity("cardiac enlargement", "disease", also=("borderline cardiac enlargement", "heart enlargement"))
+    sides = set()
+    for number in range(200):
+        replies = GrammarWriter().write([Request(f"r{number}", section, (diaphragm, heart), 2 * number + place)
+                                         for place, section in enumerate(SECTIONS)])
+        text = " ".join(reply.text.lower() for reply in replies)
+        said = set(re.findall(r"\b(left|right)\b", text))
+        assert len(said) < 2, text
+        assert "borderline" not in text or not re.search(r"\b(marked|moderate|mild|slight|subtle)\b", text), text
+        sides |= said
+    assert sides == {"left", "right"}
+
+
+def test_nothing_is_found_where_it_is_clear():
+    entities = (entity("consolidation", "abnormality"), entity("clear upper lobes", "non-abnormality"),
+                entity("right upper lobe", "anatomy"))
+    texts = [reply.text for reply in GrammarWriter().write([Request(f"r{number}", "findings", entities, number)
+                                                            for number in range(100)])]
+    assert not any(re.search("(?i)in the right upper lobe", text) for text in texts)
+
+
+@pytest.mark.parametrize("finding, region", [
+    ("subphrenic abscess", "left lower lobe"), ("soft tissue calcification", "carotid artery"),
+    ("hemithorax opacification", "mid lung zone"), ("lung collapse", "right upper lung zone")])
+def test_findings_stay_where_they_can_be(finding, region):
+    assert not Phrasebook().attach(finding, region, random.Random(0))
+
+
+def test_a_line_on_the_film_is_no_device():
+    assert Phrasebook().traits("visceral pleural line").purpose == "present"
+    assert Phrasebook().traits("PICC line").purpose == "device"
+
+
+def test_the_film_is_not_praised_where_it_may_be_rotated(vocabulary):
+    openings = Phrasebook(vocabulary).sentences["findings"]["opening"].every
+    assert openings and not any(re.search("adequate|diagnostic|quality", line) for line in openings)
+
+
+def test_unremarkable_bones_and_a_fracture_never_share_a_report(vocabulary):
+    bones = vocabulary.contradictions[vocabulary.position["normal_osseous_structures", "non-abnormality"]]
+    fractures = {position for position, one in enumerate(vocabulary) if one.type == "disease"
+                 and one.en.endswith("fracture")}
+    assert len(fractures) > 15 and fractures <= bones
+
+
 def test_what_is_denied_is_denied_and_what_is_present_is_not():
     entities = (entity("pleural effusion", "disease"), entity("pneumothorax", "non-disease", denies=True),
                 entity("mass", "non-abnormality", denies=True), entity("clear lungs", "non-abnormality"),
@@ -175,7 +224,8 @@ def test_a_word_of_the_users_vocabulary_is_not_used_in_sentences():
     ("8 mm nodule", "an 8 mm nodule"), ("pulmonary edema", "pulmonary edema"), ("Kerley B lines", "Kerley B lines"),
     ("blunting of the costophrenic angles", "blunting of the costophrenic angles"), ("COPD", "COPD"),
     ("tube in the right bronchus", "a tube in the right bronchus"), ("hiatal hernia", "a hiatal hernia"),
-    ("metastases", "metastases"), ("atelectasis", "atelectasis"), ("IVC filter", "an IVC filter")])
+    ("metastases", "metastases"), ("atelectasis", "atelectasis"), ("IVC filter", "an IVC filter"),
+    ("overlying jewelry", "overlying jewelry"), ("clear lung periphery", "a clear lung periphery")])
 def test_articles(name, written):
     assert noun(name).indefinite() == written
 

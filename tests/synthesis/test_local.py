@@ -161,6 +161,36 @@ def test_a_hugging_face_folder_gives_the_same_text(model, prompts, tmp_path):
     assert sorted(theirs.iterdir()) == before and not (tmp_path / "owned").exists()
 
 
+def test_a_text_too_long_to_conclude_from_is_that_reports_failure_alone(model, prompts):
+    writer = LocalWriter(str(model), str(prompts), batch_size=2, max_new_tokens=50)
+    requests = [request(number, section="impression", findings="x" * [10, 600][number % 2]) for number in range(5)]
+    requests.append(request(5, feedback="y" * 600))
+    replies = writer.write(requests)
+    assert ["context" in reply.error for reply in replies] == [False, True, False, True, False, True]
+    assert [replies[number] for number in (0, 2, 4)] == writer.write(requests[:5:2])
+
+
+def test_a_whole_run_accounts_for_every_report_and_goes_on_after_a_cut(model, prompts, root, tool, tmp_path):
+    """What a random model writes does not pass; the point is that nothing is lost, doubled or told with a traceback."""
+    if model.name != "Llama":
+        pytest.skip("one kind of model is enough")
+    writer = f"{{name: LocalWriter, folder: {model}, prompts: {prompts}, batch_size: 3, max_new_tokens: 40}}"
+    settings = [f"Writer={writer}", "Sampler.k=2", "Sampler.m=1", f"Global.output_dir={tmp_path / 'out'}",
+                "Global.reports=6", "Global.attempts=2", "Global.chunk=2", "Global.rounds=1"]
+    command = ["synthesize", "-c", root / "configs/synthesis/reports.yaml",
+               *(part for one in settings for part in ("-o", one))]
+    done = tool(*command, cwd=root)
+    assert done.returncode == 0 and "通过 0/6 份" in done.stdout, done.stdout + done.stderr
+    file = tmp_path / "out/rejected.jsonl"
+    written = file.read_bytes()
+    records = [json.loads(line) for line in written.splitlines()]
+    assert sorted(one["id"] for one in records) == [f"r{number:07d}" for number in range(6)]
+    assert all(one["reason"] and one["writer"] == "Llama" and one["tokens"][0] > 0 for one in records)
+    file.write_bytes(written[:len(written) // 2])  # killed while it was writing a line
+    assert tool(*command, cwd=root).returncode == 0
+    assert file.read_bytes() == written
+
+
 def test_sampling_follows_the_nucleus():
     """Against the definition: frequencies of the tokens kept, renormalised; none beyond."""
     paddle = pytest.importorskip("paddle")
@@ -173,6 +203,10 @@ def test_sampling_follows_the_nucleus():
     assert abs(frequency[1] - 0.5 / 0.8) < 0.03
     everything = NucleusSampling(range(rows), 1.0, 1.0)(paddle.to_tensor(np.tile(np.log(chances), (rows, 1))))
     assert np.allclose(everything.numpy().mean(axis=0), chances, atol=0.03)
+
+
+def set_value(file: Path, **values) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | values), "utf-8")
 
 
 def broken(folder: Path, name: str) -> None:
@@ -190,6 +224,12 @@ def broken(folder: Path, name: str) -> None:
             (folder / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}', "utf-8")
         case "unknown model":
             (folder / "config.json").write_text('{"architectures": ["NeverHeardOfForCausalLM"]}', "utf-8")
+        case "evil template":
+            set_value(folder / "tokenizer_config.json", chat_template="{{ ''.__class__.__mro__ }}")
+        case "empty template":
+            set_value(folder / "tokenizer_config.json", chat_template="{{ '' }}")
+        case "strange end":
+            set_value(folder / "generation_config.json", eos_token_id="</s>")
         case "cut weights":
             content = (folder / "model.safetensors").read_bytes()
             (folder / "model.safetensors").write_bytes(content[:len(content) // 2])
@@ -209,13 +249,14 @@ def broken(folder: Path, name: str) -> None:
     ("no config", "config.json"), ("no tokenizer", "tokenizer_config.json"), ("no vocabulary", "读不了"),
     ("cut config", "config.json"), ("classifier", "causal LM"), ("unknown model", "读不了"),
     ("cut weights", "model.safetensors"), ("missing weights", "缺失"), ("pickle", "pickle"),
-    ("pickle by index", "evil.pdparams"), ("outside by index", "../x.safetensors")])
+    ("pickle by index", "evil.pdparams"), ("outside by index", "../x.safetensors"),
+    ("evil template", "chat_template"), ("empty template", "tokenizer"), ("strange end", "eos_token_id")])
 def test_wrong_folders_are_one_line(model, prompts, tmp_path, name, told):
     folder = tmp_path / "copy"
     shutil.copytree(model, folder)
     broken(folder, name)
     with pytest.raises(UserError, match=told):
-        LocalWriter(str(folder), str(prompts))
+        LocalWriter(str(folder), str(prompts)).write([request(0)])
 
 
 def test_wrong_arguments_are_one_line(model, prompts, tmp_path):

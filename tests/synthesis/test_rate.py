@@ -99,6 +99,14 @@ def test_a_span_has_whole_words_their_id_and_the_models_type(ner):
         ("tuberculosis", "tuberculosis", "disease")]
 
 
+def test_what_the_vocabulary_calls_a_disease_is_one_and_the_model_says_whether_it_is_denied(ner):
+    disease = Vocabulary([Entity("pleural_effusion", "disease", "pleural effusion", also=("effusion",)),
+                          Entity("pleural_effusion", "non-disease", "pleural effusion", denies=True)], "other")
+    text = "No effusion. There is pleural effusion."
+    types = [[span.type for span in one.find([text])[0]] for one in (ner, RaTENER(str(RATE), disease))]
+    assert types == [["non-abnormality", "abnormality"], ["non-disease", "disease"]]
+
+
 def test_a_text_longer_than_the_model_is_read_to_its_end(ner):
     rng = random.Random(0)
     wanted = [rng.choice(["pleural effusion", "opacity", "fibrosis", "pneumonia", "consolidation"]) for _ in range(80)]
@@ -236,6 +244,7 @@ def test_a_damaged_file_is_named(folder, name, content):
     ({"id2label": {"0": "O", "1": "B-DISEASE"}}, ["classifier", "形状不符"]),
     ({"hidden_size": 48}, ["形状不符", "model.safetensors"]), ({"num_hidden_layers": 3}, ["缺少"]),
     ({"num_hidden_layers": 1}, ["多出"]), ({"num_attention_heads": 5}, ["num_attention_heads"]),
+    ({"conv_kernel_size": 2}, ["conv_kernel_size", "odd"]),
     ({"hidden_size": None}, ["hidden_size"]), ({"vocab_size": 50}, ["spm.model", "vocab_size"]),
     ({"num_hidden_layers": 10**9}, ["num_hidden_layers"]), ({"vocab_size": 10**12}, ["vocab_size"]),
     ({"vocab_size": 2**24, "hidden_size": 2**24}, ["形状不符"])])  # 10**15 bytes that must never be asked for

@@ -30,8 +30,9 @@ KINDS = (("abnormality", "opacity{}"), ("disease", "lesion{}"), ("anatomy", "pla
 class PlainWriter:
     """Says each entity in a sentence of its own; ``trouble`` is what it does wrong.
 
-    ``first``: leaves an entity out until it is told; ``never:N``: fails for report N whatever it is told;
-    ``error``: answers with an error the first time; ``same``: the same text for all.
+    ``first``: leaves an entity out until it is told; ``never:N``: fails for report N whatever it is told; ``all``:
+    fails always; ``error``: answers with an error now and then; ``late``: leaves one out at first, and never comes to
+    an impression.
     """
 
     title, prompts_hash = "plain", None
@@ -47,9 +48,11 @@ class PlainWriter:
         random.Random(request.seed).shuffle(names)
         if self.trouble == "error" and request.seed % 3 == 0:
             return Reply(error="connection lost", prompt_tokens=1)
-        if self.trouble == "first" and not request.feedback:
+        if self.trouble == "late" and request.section == "impression":
+            return Reply(error="connection lost")
+        if self.trouble in ("first", "late") and not request.feedback:
             names = names[1:]
-        if self.trouble == f"never:{int(request.id[1:])}":
+        if self.trouble in ("all", f"never:{int(request.id[1:])}"):
             names = ["There is nothing."]
         return Reply(" ".join(names), prompt_tokens=2, completion_tokens=3)
 
@@ -211,6 +214,9 @@ def test_another_recipe_leaves_the_old_results_aside(run, tmp_path):
     (("Global.shard=1",), "Global.shard：1 不在 0–0"),
     (("Global.workers=0",), "Global.workers：应不小于 1"),
     (("Global.reports=3", "Global.shards=4"), "Global.shards：4 片，而只要 3 份"),
+    (("Global.workers=100000",), "不大于 256"),
+    (("Global.workers=2",), "Global.workers：PlainWriter 只能用 1 个进程"),
+    (("Global.reports=1000000000",), "不大于 1000000"),
     (("Sampler.k=200",), "Sampler.k：每份报告要 200 个实体"),
     (("Sampler.m=31",), "Sampler.m：每份报告要 31 个实体"),
     (("Sampler.cap=1",), "最小的 cap"),
@@ -225,12 +231,114 @@ def test_mistakes_are_one_line(run, overrides, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_line_that_is_no_report_is_named(run, tmp_path):
+@pytest.mark.parametrize(("line", "said"), [
+    (b"[]", r"reports\.jsonl:41：不是本程序写的报告"), (b"\xff", r"reports\.jsonl:41：不是"),
+    (b"", r"reports\.jsonl:41：不是"), (b"[" * 100_000, r"reports\.jsonl:41：不是"),
+    (b'{"id": "r-5"}', r"reports\.jsonl:41：不是"),
+    (b'{"id": "r0000003", "attempts": 2}', r"reports\.jsonl:41：报告 r0000003 已经有了"),
+    (b'{"id": "r0000099", "attempts": 2}', "1 份报告不属于这个配方（例如编号 99）"),
+    (b'{"id": "r0000099", "attempts": "many"}', r"reports\.jsonl:41：不是")])
+def test_a_line_that_is_no_report_of_this_run_is_named(run, tmp_path, line, said):
     run()
-    with open(tmp_path / "out/reports.jsonl", "a", encoding="utf-8") as file:
-        file.write("[]\n")
-    with pytest.raises(UserError, match=r"reports\.jsonl:41：不是本程序写的报告"):
+    with open(tmp_path / "out/reports.jsonl", "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UserError, match=said):
         run()
+
+
+def test_a_report_of_another_shard_is_no_report_of_this_run(run, tmp_path):
+    run("Global.shards=2", "Global.shard=1", out="other")
+    run("Global.shards=2", "Writer.trouble=never:4")
+    line = (tmp_path / "other/reports.jsonl").read_bytes().splitlines(keepends=True)[0]
+    with open(tmp_path / "out/reports.jsonl", "ab") as file:
+        file.write(line)
+    with pytest.raises(UserError, match="不属于这个配方（例如编号 1）"):
+        run("Global.shards=2", "Writer.trouble=never:4")
+
+
+def test_a_changed_vocabulary_leaves_the_old_results_aside(run, tmp_path, vocabulary):
+    """The recipe is the same to the letter, yet the plan is another."""
+    run()
+    vocabulary.write_text(vocabulary.read_text() + "hernia,disease,hernia\n")
+    run()
+    assert len(list(tmp_path.glob("out-*/reports.jsonl"))) == 1
+    assert "vocabulary（内容变了）" in (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+
+
+def test_more_rounds_go_on_and_fewer_harm_nothing(run, tmp_path):
+    assert len(run("Writer.trouble=never:7", "Global.rounds=1")[0]) == 39
+    assert "增大 Global.rounds" in (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+    assert len(run("Writer.trouble=never:7", "Global.rounds=2")[0]) == 40
+    assert len(run("Writer.trouble=never:7", "Global.rounds=1")[0]) == 40
+    assert not list(tmp_path.glob("out-*"))
+
+
+def test_a_recipe_that_cannot_work_leaves_old_results_where_they_are(run, tmp_path):
+    reports, _ = run()
+    with pytest.raises(UserError, match="nowhere"):
+        run("NER={name: RaTENER, folder: nowhere}")
+    assert not list(tmp_path.glob("out-*")) and run()[0] == reports
+
+
+def test_the_folder_of_another_task_is_kept_aside(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.yaml").write_text("Global: {epochs: 3}\nArch: {name: ResNet18}\n")
+    (tmp_path / "out/metrics.json").write_text("{}")
+    run()
+    assert [file.read_text() for file in tmp_path.glob("out-*/metrics.json")] == ["{}"]
+
+
+def test_two_programs_never_write_to_one_folder(run, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    run()
+    with open(tmp_path / "out/.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="另一个程序正在写"):
+            run("Global.seed=2")
+    assert not list(tmp_path.glob("out-*"))
+
+
+def test_where_nothing_passes_it_ends_after_one_round(run, tmp_path):
+    reports, rejected = run("Writer.trouble=all")
+    assert not reports and len(rejected) == 40
+    log = (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+    assert "前 8 份没有一份通过" in log and "不再补写" in log
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["reasons"] == {"findings: missing": 40} and metrics["wanted"] == 40
+
+
+def test_a_rejected_report_shows_a_text_of_the_section_that_failed(run):
+    _, rejected = run("Writer.trouble=late")
+    assert rejected and {(one["reason"], one["refused"]) for one in rejected} == {("impression: connection lost", "")}
+
+
+def test_a_full_disk_leaves_whole_lines_and_the_run_goes_on(run, tmp_path):
+    resource = pytest.importorskip("resource")
+    whole, _ = run("Writer.name=GrammarWriter", out="whole")
+    for limit in (20_000, 30_001):
+        done = subprocess.run(command(tmp_path, "Global.chunk=1"), capture_output=True, text=True, preexec_fn=lambda:
+                              resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))  # noqa: B023
+        assert done.returncode == 2 and done.stderr.startswith("错误：无法写入"), done.stderr
+        assert len(done.stderr.splitlines()) == 1 and "再运行同一条命令就接着写" in done.stdout
+        assert 0 < (tmp_path / "out/reports.jsonl").stat().st_size <= limit
+        assert records(tmp_path / "out/reports.jsonl")  # whole lines of JSON
+    assert run("Writer.name=GrammarWriter")[0] == whole
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.5])
+def test_ctrl_c_is_one_line_whenever_it_comes(run, tmp_path, seconds):
+    """Workers that have only just begun to start must be as quiet as those at work."""
+    line = command(tmp_path, "Global.reports=20000", "Global.workers=2")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for said in process.stdout:
+        if "2 个进程" in said:
+            break
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "已中断（Ctrl-C）\n"
+    written = len(records(tmp_path / "out/reports.jsonl"))
+    assert not written or f"写好的 {written} 份都已保存" in said
 
 
 def test_feedback_names_what_is_missing_too_much_and_the_wrong_way_round():

@@ -277,6 +277,21 @@ def test_missing_files(tmp_path):
         load_vocabulary(tmp_path / "vocabulry.csv")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000 + ".csv", "a" * 5000, "a\0.csv"])
+def test_impossible_file_names(name):
+    with pytest.raises(UserError, match="词表"):
+        load_vocabulary(name)
+
+
+def test_a_thousand_mistakes_take_no_longer_than_three(tmp_path):
+    """The nearest id is looked for among all ids, which for every mistake of a large list would take hours."""
+    rows = "".join(f"thing {number},disease,nothing_{number}\n" for number in range(5000))
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="等共 5000 处"):
+        load_vocabulary(write(tmp_path, "mine.csv", "name,type,contradicts\n" + rows))
+    assert time.perf_counter() - start < 20
+
+
 def test_anchors_cannot_blow_up(tmp_path):
     bomb = "- {en: a, also: &a0 [x]}\n" + "".join(
         f"- {{en: b{n}, also: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 30))
@@ -387,3 +402,11 @@ def test_a_csv_of_177_000_rows_loads_in_seconds(tmp_path):
     start = time.perf_counter()
     assert len(load_vocabulary(file)) == 177_000
     assert time.perf_counter() - start < 15  # 3 to 4 seconds on a quiet machine
+
+
+def test_names_that_differ_by_a_contrary_word_contradict_each_other():
+    vocabulary = Vocabulary([
+        Entity("a", "abnormality", "increased lung markings"), Entity("b", "abnormality", "Decreased lung marking"),
+        Entity("b", "non-abnormality", "Decreased lung marking", denies=True),
+        Entity("c", "abnormality", "increased density"), Entity("d", "abnormality", "high density")], "v")
+    assert vocabulary.contradictions == {0: frozenset({1}), 1: frozenset({0, 2}), 2: frozenset({1})}

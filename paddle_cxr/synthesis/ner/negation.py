@@ -72,25 +72,31 @@ def _each(*parts: Sequence[str]) -> list[str]:
     return [" ".join(filter(None, words)) for words in product(*parts)]
 
 
+# How "no" is put at length.
+NO_EVIDENCE = ("without", *_each(("no", "without"), ("", "convincing", "definite", "radiographic", "clear"),
+                                 ("evidence of", "sign of")))
+
 _CUES: dict[Cue, Sequence[str]] = {
     Cue.BEFORE: (
         "no", "not", "without", "never", "neither", "nor", "none of", "no longer", "no evidence that", "denies",
         "negative for", "is negative for", "free of", "free from", "clear of", "absence of", "lack of", "lacks",
-        "lacking", "devoid of", "unremarkable for", "instead of", "has excluded",
+        "lacking", "devoid of", "unremarkable for", "instead of", "rather than", "has excluded", "nothing", "doubt",
+        "argue against", "argues against", "evidence against",
         "resolution of", "disappearance of", "removal of",
         *_each(("no", "without", "absence of", "lack of"), ("", "convincing", "definite", "radiographic", "clear"),
                ("evidence of", "sign of", "indication of", "suggestion of", "finding of")),
         *_each(("", "is"), ("unlikely to", "not likely to")),
+        *_each(("no longer",), _SEEN, ("is",)),
         *_each(("fails to", "failed to"), ("show", "demonstrate", "reveal"))),
     Cue.AFTER: (
         *_each(("", "is", "has been"), ("not", "no longer"), _SEEN),
-        *_each(("has not been", "can not be", "could not be"), _SEEN),
+        *_each(("has not been", "can not be", "could not be", "can no longer be", "could no longer be"), _SEEN),
         *_each(("is", "has been"), ("excluded", "ruled out", "removed", "resected")),
         *_each(("has", "has since"), ("resolved", "cleared", "disappeared")),
         *_each(("is",), ("absent", "resolved", "cleared", "gone", "negative", "unlikely", "highly unlikely",
                          "not likely", "nonexistent", "lacking")),
-        *_each((":",), ("none", "absent", "negative"))),
-    Cue.EITHER: ("absent", "resolved", "unlikely", "ruled out", "removed", "negative"),
+        "none", "removal", *_each((":",), ("none", "nil", "absent", "negative"))),
+    Cue.EITHER: ("absent", "resolved", "unlikely", "ruled out", "removed", "negative", "nil"),
     Cue.HARMLESS: (
         *_each(("no", "not", "without"), _SORTS_OF_CHANGE, _CHANGES),
         *_each(("not",), _NOT_DENYING), "no doubt", "difficult to exclude", "no way to exclude",
@@ -104,7 +110,7 @@ _CUES: dict[Cue, Sequence[str]] = {
     Cue.END: (
         "but", "however", "although", "though", "yet", "nevertheless", "nonetheless", "while", "whereas", "except",
         "except for", "other than", "aside from", "apart from", "beside", "besides", "in addition to", "beyond",
-        "despite", "in spite of", "rather than", "instead", "only", "with", "given", "secondary to", "due to",
+        "despite", "in spite of", "instead", "only", "with", "given", "secondary to", "due to",
         "because", "because of", "following", "after", "since", "status post", "superimposed on", "in setting of",
         "in presence of", "in patient", "in this patient", "which", "that", "if", "when", "where", "unless", "until",
         "as compared", "compared to", "compared with", ")"),
@@ -112,11 +118,13 @@ _CUES: dict[Cue, Sequence[str]] = {
     Cue.LINK: (",", "and", "as well as"),
     Cue.OR: ("or", "and or"),
     Cue.FRESH: ("stable", "unchanged", "persistent", "residual", "small", "mild", "moderate", "minimal", "tiny", "old",
-                "healed", "prior", "redemonstrated", "redemonstration of", "status post", "findings"),
+                "healed", "prior", "redemonstrated", "redemonstration of", "status post", "findings", "likely", "most",
+                "consistent with", "compatible with", "in keeping with", "suggestive of", "concerning for",
+                "worrisome for", "suspicious for", "representing", "reflecting"),
     Cue.SEEN: (*_each(("is", "has been", "can be"), _SEEN), "has developed", "exist"),
     Cue.VERB: ("is", "has", "may", "might", "could", "can", "should", "would", "will", "does", *_VERBS),
     Cue.NOTHING: (*_each(("to",), _VERBS), *_each(("that", "which"), ("", "would", "could"), ("suggest",)),
-                  "consistent with", "compatible with", "associated with", "in keeping with"),
+                  "associated with"),
 }
 
 

@@ -23,7 +23,7 @@ import pydantic
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.registry import register
-from paddle_cxr.synthesis.entities import Span
+from paddle_cxr.synthesis.entities import TYPES, Span
 from paddle_cxr.synthesis.ner.iob import entities, read_labels
 from paddle_cxr.synthesis.ner.pieces import Pieces, PieceTokenizer
 from paddle_cxr.synthesis.vocabulary import Vocabulary
@@ -77,8 +77,8 @@ class RaTENER:
         """The mentions of each text, from left to right, without overlap.
 
         A span is made of whole words.  Its id is that of the vocabulary where the words are one of its names, else the
-        words themselves, in lower case with single spaces (so that a corpus can be mined for new entities); its type is
-        the model's.
+        words themselves, in lower case with single spaces (so that a corpus can be mined for new entities).  Its type
+        is the model's; of what the vocabulary knows, the model says only whether it is denied.
         """
         cuts = [list(sentences(text)) for text in texts]
         # Reports repeat themselves: a sentence is read once, however often it stands there.
@@ -102,7 +102,22 @@ class RaTENER:
         for begin, end, type_ in entities(tags):
             start, stop = words[begin][0], words[end - 1][1]
             name = " ".join(text[start:stop].split())
-            yield Span(start, stop, self._vocabulary.find_id(name) or name.lower(), type_)
+            id_ = self._vocabulary.find_id(name)
+            if id_ is None:
+                yield Span(start, stop, name.lower(), type_)
+            else:
+                yield Span(start, stop, id_, self._type(id_, type_))
+
+    def _type(self, id_: str, found: str) -> str:
+        """The vocabulary's type of a thing, denied or not as the model says.
+
+        Where abnormality ends and disease begins is a matter of taste, and the model's need not be the vocabulary's.
+        """
+        own = next(type_ for type_ in TYPES if (id_, type_) in self._vocabulary.position)
+        if "anatomy" in (own, found):
+            return found
+        kind = own.removeprefix("non-")
+        return f"non-{kind}" if found.startswith("non-") else kind
 
     def _labels(self, texts: list[np.ndarray]) -> list[np.ndarray]:
         """The most probable label of each piece: for ids [n] of each text, labels [n]."""

@@ -16,8 +16,11 @@ from paddle_cxr.synthesis.vocabulary.names import fold
 
 # "non-calcified" is one word, or its second half would match alone and mean the contrary; so is a number with decimals.
 # An abbreviation keeps its full stop, which ends no sentence; nor does the line break of a hard-wrapped report.
+# "Rather" says nothing, "rather than" does.  What was "not seen previously" is there now.
 _TOKEN = re.compile(r"""
-      (?:e\.g|i\.e|vs|dr|approx)\. | w/o\b
+      (?:e\.g|i\.e|vs|dr|approx)\. | w/o\b | rather\s+than\b
+    | not\s+(?:(?:been|clearly|well)\s+)?(?:(?:seen|present|noted|identified|visuali[sz]ed|evident)\s+)?previously\b
+    | (?:slight|minimal|mild|moderate)(?:ly)?\s+to\s+(?:mild|moderate|marked|severe)ly\b
     | \d+(?:\.\d+)+
     | non(?:[-‐‑–]\s?|\s)[^\W\d_]+
     | [^\W_]+(?:['’][^\W_]+)?
@@ -32,6 +35,7 @@ _DROPPED = frozenset("""
     grossly significantly substantially considerably relatively definitely clearly obviously overtly convincingly
     probably possibly presumably apparently currently presently previously newly entirely completely otherwise
     essentially generally predominantly diffusely focally bilaterally acutely chronically just now
+    heavily densely extensively minimally appearing
     considered felt deemed thought believed
     """.split())
 # Verbs that only join a thing to what is said of it.
@@ -63,8 +67,8 @@ def fold_word(word: str) -> str:
 
     Empty for a word of no consequence; several words for a contraction.
     """
-    word = "." if word.isspace() else word.lower().replace("’", "'")
-    if word in _DROPPED:
+    word = "." if word.isspace() else " ".join(word.lower().replace("’", "'").split())
+    if word in _DROPPED or " to " in word or word.endswith(" previously"):  # "mild to moderately"
         return ""
     if word in _IS:
         return " is "
@@ -103,6 +107,10 @@ class Words:
                 self.spans.append(match.span())
         self.text = "".join(folded)
         self._starts = [0, *accumulate(map(len, folded))]
+
+    def between(self, first: int, end: int) -> str:
+        """The folded words from number ``first`` up to ``end``."""
+        return self.text[self._starts[first]:self._starts[end]]
 
     def word_at(self, start: int) -> int:
         """The number of the word that ``text[start]`` belongs to."""

@@ -19,6 +19,20 @@ _IRREGULAR = {
     "pneumothoraces": "pneumothorax", "scapulae": "scapula", "septa": "septum", "stenoses": "stenosis",
     "thrombi": "thrombus", "tracheae": "trachea", "vertebrae": "vertebra",
 }
+# Words that turn a name into its contrary; both ways.
+_CONTRARY = {one: other for pair in (
+    ("increased", "decreased"), ("increasing", "decreasing"), ("increase", "decrease"), ("larger", "smaller"),
+    ("enlarged", "small"), ("enlarging", "shrinking"), ("high", "low"), ("higher", "lower"), ("elevated", "depressed"),
+    ("hyperinflated", "underinflated"), ("hyperinflation", "hypoinflation"), ("widened", "narrowed"),
+    ("widening", "narrowing"), ("improved", "worsened"), ("improving", "worsening"), ("improvement", "worsening"),
+    ("more", "less")) for one, other in (pair, pair[::-1])}
+
+
+def contraries(folded: str) -> list[str]:
+    """A folded name with one word turned into its contrary: "increased density" → "decreased density"."""
+    words = folded.split()
+    return [" ".join([*words[:place], _CONTRARY[word], *words[place + 1:]])
+            for place, word in enumerate(words) if word in _CONTRARY]
 
 
 def fold(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_entities(file: Path) -> list[Entity]:
         UserError: no such file, another kind of file, not UTF-8, not YAML or CSV, unknown key, column or type, a row
             without name, ``denies`` of an id that is nowhere.
     """
-    if file.is_dir():
+    if os.path.isdir(file):  # unlike Path.is_dir it takes any text for a name
         parts = sorted([*file.glob("*.yaml"), *file.glob("*.yml")], key=lambda part: (_rank(part.stem), part.name))
         if not parts:
             raise UserError(f"词表（vocabulary）文件夹 {file} 里没有 .yaml 文件")
@@ -57,8 +58,8 @@ def _read_text(file: Path) -> str:
         raise UserError(f"找不到词表（vocabulary）{file}{did_you_mean(str(file), nearby)}") from None
     except UnicodeDecodeError:
         raise UserError(f"词表 {file} 不是 UTF-8 编码；请在编辑器或 Excel 中另存为 UTF-8") from None
-    except OSError as error:
-        raise UserError(f"无法读取词表 {file}：{error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: no name of a file at all
+        raise UserError(f"无法读取词表 {file}：{getattr(error, 'strerror', None) or error}") from None
 
 
 def _tidy(text: str) -> str:

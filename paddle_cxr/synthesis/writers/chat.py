@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
-from paddle_cxr.synthesis.endpoint import Endpoint, Passing, Refused
+from paddle_cxr.synthesis.endpoint import Endpoint, Passing, Refused, check_ranges, first_choice, in_threads
 from paddle_cxr.synthesis.writers.answers import AnswerError, read_answer
 from paddle_cxr.synthesis.writers.base import Reply, Request
 from paddle_cxr.synthesis.writers.prompts import Prompts
@@ -51,12 +49,9 @@ class ChatWriter:
                  concurrency: int = 8, requests_per_minute: float | None = None, timeout: float = 120.0,
                  retries: int = 5, temperature: float = 0.7, max_tokens: int = 1024,
                  price: tuple[float, float] | None = None) -> None:
-        ranges = {"concurrency": (concurrency, 1, 256), "requests_per_minute": (requests_per_minute, 0.01, 1e6),
-                  "timeout": (timeout, 0.01, 3600), "retries": (retries, 0, 100), "temperature": (temperature, 0, 2),
-                  "max_tokens": (max_tokens, 1, 100_000)}
-        for name, (value, low, high) in ranges.items():
-            if value is not None and not low <= value <= high:  # not a number fails too
-                raise UserError(f"Writer.{name}：应在 {low:g} 与 {high:g} 之间，现在是 {value}")
+        check_ranges("Writer", concurrency=(concurrency, 1, 256), requests_per_minute=(requests_per_minute, 0.01, 1e6),
+                     timeout=(timeout, 0.01, 3600), retries=(retries, 0, 100), temperature=(temperature, 0, 2),
+                     max_tokens=(max_tokens, 1, 100_000))
         if price is not None and not all(0 <= one < 1e9 for one in price):
             raise UserError(f"Writer.price：应为每百万 token 的价格 [输入, 输出]，不小于 0，现在是 {list(price)}")
         self.title = model
@@ -84,17 +79,14 @@ class ChatWriter:
         """One reply a request, in the same order; a call with many keeps the server busy.
 
         Raises:
-            UserError: the endpoint went away, or refuses the key, the model or the account.
+            UserError: the endpoint went away, refuses the key, the model or the account, or has not answered for long.
         """
         stop = threading.Event()
-        # Threads rather than asyncio: a notebook already runs an event loop of its own.
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                replies = list(pool.map(lambda request: self._write_one(request, stop), requests))
-            except BaseException:  # Ctrl-C too: what is in flight comes to its end, no more is sent
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        try:
+            replies = in_threads(lambda request: self._write_one(request, stop), requests, self._concurrency)
+        except BaseException:  # Ctrl-C too: nothing more is sent
+            stop.set()
+            raise
         self.prompt_tokens += sum(reply.prompt_tokens for reply in replies)
         self.completion_tokens += sum(reply.completion_tokens for reply in replies)
         return replies
@@ -107,7 +99,7 @@ class ChatWriter:
             return Reply(error=str(error))
         reply = Reply(prompt_tokens=_tokens(value, "prompt_tokens"),
                       completion_tokens=_tokens(value, "completion_tokens"))
-        answer, reason = _first_choice(value)
+        answer, reason = first_choice(value)
         if reason == "content_filter":
             return replace(reply, error="被内容审核拦截（content_filter）")
         try:
@@ -115,14 +107,6 @@ class ChatWriter:
         except AnswerError as error:
             return replace(reply, error=str(error))
         return replace(reply, text=self._endpoint.without_key(text))
-
-
-def _first_choice(value: dict[str, Any]) -> tuple[Any, Any]:
-    """What the model wrote and why it stopped; None where the server left it out."""
-    with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError):
-        choice = value["choices"][0]
-        return choice["message"]["content"], choice.get("finish_reason")
-    return None, None
 
 
 def _tokens(value: dict[str, Any], name: str) -> int:

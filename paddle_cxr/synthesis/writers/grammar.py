@@ -1,19 +1,21 @@
 """The grammar writer: radiology sentences for any set of entities, with no weights.
 
-*What* is said (which finding is where, how marked it is) depends on the report alone, so that FINDINGS and IMPRESSION
-agree; *how* it is said (which synonym, which sentence, which order) depends on the seed of the attempt.  After a failed
-check everything is said plainly: the main name, one thing a sentence, no adjective.
+*What* is said depends on the report alone, so that FINDINGS and IMPRESSION agree: which finding is where, how marked it
+is, and which synonym is used beside the main name, for it may say more ("elevated left hemidiaphragm").  *How* it is
+said depends on the seed of the attempt: which of the two names, which sentence, which order.  After a failed check
+everything is said plainly: the main name, one thing a sentence, no adjective.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from paddle_cxr.registry import register
 from paddle_cxr.synthesis.entities import Entity, Key
-from paddle_cxr.synthesis.vocabulary import Vocabulary
+from paddle_cxr.synthesis.vocabulary import Vocabulary, fold
 from paddle_cxr.synthesis.writers.base import Reply, Request
 from paddle_cxr.synthesis.writers.nouns import Noun, has_verb, join, noun
 from paddle_cxr.synthesis.writers.phrasebook import Phrasebook, Traits
@@ -62,10 +64,17 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a report says beyond its entities: each finding's adjective, and the region it is attached to."""
+    """What a report says beyond its entities.
+
+    Attributes:
+        adjectives: of findings.
+        regions: that findings are attached to.
+        synonyms: besides the main names.
+    """
 
     adjectives: dict[Key, str]
     regions: dict[Key, Entity]
+    synonyms: dict[Key, str]
 
 
 @register("writer")
@@ -106,28 +115,39 @@ class GrammarWriter:
         rng.shuffle(regions)
         rng.shuffle(findings)
         findings.sort(key=lambda entity: entity.denies)  # what is present is placed before what is not
+        clear = _clear_regions(request.entities)
         adjectives, attached = {}, {}
         for finding in findings:
             choices = () if finding.denies else self._book.traits(finding.en).adjectives
             if choices and rng.random() < 0.35:
                 adjectives[finding.key] = rng.choice(choices)
-            region = next((region for region in regions if self._book.attach(finding.en, region.en, rng)), None)
+            region = next((region for region in regions if self._book.attach(finding.en, region.en, rng)
+                           and not any(clear_words <= _words(region.en) for clear_words in clear)), None)
             if region and rng.random() < (0.6 if finding.denies else 0.9):
                 attached[finding.key] = region
                 regions.remove(region)
-        return Plan(adjectives, attached)
+        synonyms = {entity.key: self._synonym(entity, adjectives.get(entity.key, ""), rng)
+                    for entity in request.entities}
+        return Plan(adjectives, attached, synonyms)
+
+    def _synonym(self, entity: Entity, adjective: str, rng: Random) -> str:
+        """A name that fits in the same sentences as the main name, and after ``adjective`` where there is one."""
+        name = rng.choice(entity.names)
+        if noun(name).shape != "noun" and (entity.denies or entity.type == "anatomy"):
+            return entity.en
+        return entity.en if adjective and adjective not in self._book.traits(name).adjectives else name
 
     def _facts(self, request: Request, rng: Random, plain: bool) -> list[Fact]:
-        plan = Plan({}, {}) if plain else self._plan(request)
+        plan = Plan({}, {}, {}) if plain else self._plan(request)
         attached = {region.key for region in plan.regions.values()}
         facts = []
         for entity in request.entities:
             if entity.key in attached:
                 continue
             region, adjective = plan.regions.get(entity.key), plan.adjectives.get(entity.key, "")
-            name, place = self._name(entity, rng, plain), ""
+            name, place = _name(entity, plan, rng), ""
             if region:
-                place = self._book.attach(name, self._name(region, rng, plain), rng)
+                place = self._book.attach(name, _name(region, plan, rng), rng)
                 if not place:  # this synonym says itself where it is, or the region's has another main word
                     name, place = entity.en, self._book.attach(entity.en, region.en, rng)
             traits = self._book.traits(name)
@@ -135,15 +155,6 @@ class GrammarWriter:
             facts.append(Fact(entity, traits.noun, _purpose(entity, traits), adjective, place, traits.system,
                               traits.described))
         return facts
-
-    def _name(self, entity: Entity, rng: Random, plain: bool) -> str:
-        """The main name, or now and then a synonym that fits in the same sentences."""
-        # What is normal reads better as a clause, which is among the synonyms: "the lungs are clear".
-        normal = entity.type.startswith("non-") and not entity.denies
-        if plain or not entity.also or rng.random() < (0.25 if normal else 0.55):
-            return entity.en
-        other = rng.choice(entity.also)
-        return other if noun(other).shape == "noun" or not (entity.denies or entity.type == "anatomy") else entity.en
 
     def _sentences(self, units: list[Unit], section: str, rng: Random) -> list[str]:
         sentences: list[str] = []
@@ -171,6 +182,24 @@ class GrammarWriter:
         if closing and rng.random() < 0.12:
             sentences = [*sentences, rng.choice(closing)]
         return sentences
+
+
+def _clear_regions(entities: Iterable[Entity]) -> list[frozenset[str]]:
+    """The words of each region that is said to be clear, where no finding can be: "clear upper lobes"."""
+    return [_words(name) - {"clear"} for entity in entities if entity.type == "non-abnormality" and not entity.denies
+            for name in entity.names if name.startswith("clear ")]
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _words(name: str) -> frozenset[str]:
+    return frozenset(fold(name).split())
+
+
+def _name(entity: Entity, plan: Plan, rng: Random) -> str:
+    """The main name, or now and then the report's synonym for it."""
+    # What is normal reads better as a clause, which is among the synonyms: "the lungs are clear".
+    normal = entity.type.startswith("non-") and not entity.denies
+    return entity.en if rng.random() < (0.25 if normal else 0.4) else plan.synonyms.get(entity.key, entity.en)
 
 
 Unit = tuple[str, list[Fact]]  # what one sentence says: the list of sentences it is drawn from, and its facts

@@ -83,9 +83,9 @@ def load_language_model(folder: Path, weights: Sequence[Path], dtype: str, devic
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from paddlenlp.transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise UserError(f"LocalWriter 需要 PaddleNLP，但导入失败（{one_line(error)}）；安装方法见 README 的可选依赖，"
-                        "或改用 ChatWriter、GrammarWriter") from None
+    except Exception as error:  # beside releases it does not know, it fails in many ways
+        raise UserError(f"LocalWriter 需要 PaddleNLP，但导入失败（{one_line(error)}）；"
+                        "请运行 pip install -e \".[nlp]\"，或改用 ChatWriter、GrammarWriter") from None
     select_device(device, World())
     on_gpu = paddle.get_device().startswith("gpu")
     if dtype == "auto":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from paddle_cxr.errors import UserError
+from paddle_cxr.pdparams import one_line
 from paddle_cxr.registry import register
+from paddle_cxr.synthesis.endpoint import check_ranges
 from paddle_cxr.synthesis.writers.answers import AnswerError, read_answer
 from paddle_cxr.synthesis.writers.base import Reply, Request
 from paddle_cxr.synthesis.writers.language_model import check_folder, load_language_model
@@ -48,11 +51,8 @@ class LocalWriter:
     def __init__(self, folder: str, prompts: str, batch_size: int = 8, max_new_tokens: int = 512,
                  temperature: float = 0.7, top_p: float = 0.95,
                  dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto", device: str = "auto") -> None:
-        ranges = {"batch_size": (batch_size, 1, 4096), "max_new_tokens": (max_new_tokens, 1, 32_768),
-                  "temperature": (temperature, 0, 2), "top_p": (top_p, 0.01, 1)}
-        for name, (value, low, high) in ranges.items():
-            if not low <= value <= high:
-                raise UserError(f"Writer.{name}：应在 {low:g} 与 {high:g} 之间，现在是 {value}")
+        check_ranges("Writer", batch_size=(batch_size, 1, 4096), max_new_tokens=(max_new_tokens, 1, 32_768),
+                     temperature=(temperature, 0, 2), top_p=(top_p, 0.01, 1))
         self._prompts = Prompts(prompts)
         self.prompts_hash = self._prompts.hash
         place = Path(folder)
@@ -69,24 +69,29 @@ class LocalWriter:
         """One reply a request, in the same order; see :class:`Writer`.
 
         Raises:
-            UserError: the prompts do not fit into the model's context, or its tokenizer belongs to another model.
+            UserError: the prompts do not fit into the model's context, its tokenizer or chat template is of no use, or
+                the memory does not suffice.
         """
-        replies: list[Reply] = []
-        for start in range(0, len(requests), self._batch_size):
-            replies += self._write_batch(requests[start:start + self._batch_size])
+        prompts = [self._encode(request) for request in requests]
+        replies = [Reply(error=self._too_long(request, prompt))
+                   for request, prompt in zip(requests, prompts, strict=True)]
+        short = [place for place, reply in enumerate(replies) if not reply.error]
+        for start in range(0, len(short), self._batch_size):
+            places = short[start:start + self._batch_size]
+            written = self._write_batch([requests[place] for place in places], [prompts[place] for place in places])
+            for place, reply in zip(places, written, strict=True):
+                replies[place] = reply
         return replies
 
-    def _write_batch(self, requests: Sequence[Request]) -> list[Reply]:
+    def _write_batch(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> list[Reply]:
         import paddle
 
-        prompts = [self._encode(request) for request in requests]
-        self._check_prompts(prompts)
         ids, mask = _left_padded(prompts, self._padding)
         if self._temperature > 0:
             seeds = [request.seed for request in requests]
             # PaddleNLP's place for it; greedy search then finds one token to choose, so that it samples.
             self._model.adjust_logits_during_generation = NucleusSampling(seeds, self._temperature, self._top_p)
-        with paddle.no_grad():
+        with paddle.no_grad(), _enough_memory():
             written, _ = self._model.generate(
                 paddle.to_tensor(ids), attention_mask=paddle.to_tensor(mask),
                 position_ids=paddle.to_tensor(np.maximum(mask.cumsum(axis=1) - 1, 0)),
@@ -100,22 +105,40 @@ class LocalWriter:
         system, user = self._prompts.messages(request)
         whole = f"{system['content']}\n\n{user['content']}\n"
         if not self._tokenizer.chat_template:
-            return self._tokenizer(whole)["input_ids"]
+            return self._checked(self._tokenizer(whole)["input_ids"])
         try:
             text = self._tokenizer.apply_chat_template([system, user], tokenize=False)
         except Exception:  # some templates know no system role, and each says so in its own way
-            text = self._tokenizer.apply_chat_template([{"role": "user", "content": whole}], tokenize=False)
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            text = self._from_one_message(whole)
+        return self._checked(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _check_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
-        config = self._model.config
-        length, context = max(map(len, prompts)), getattr(config, "max_position_embeddings", None)
-        if context and length + self._max_new_tokens > context:
-            raise UserError(f"Writer.max_new_tokens：提示词有 {length} 个 token，再写 {self._max_new_tokens} 个就超过"
-                            f"模型的上下文长度 {context}；请改小 max_new_tokens，或缩短提示词（prompts）")
-        if max(map(max, prompts)) >= config.vocab_size:
-            raise UserError(f"Writer.folder：{self.title} 的分词器（tokenizer）词号超出模型的词表 {config.vocab_size}；"
-                            "它们不属于同一个模型，请重新下载")
+    def _from_one_message(self, whole: str) -> str:
+        try:
+            return self._tokenizer.apply_chat_template([{"role": "user", "content": whole}], tokenize=False)
+        except Exception as error:  # a template is a program from the model's folder, run in a sandbox
+            raise UserError(f"Writer.folder：{self.title} 的对话模板（chat_template）用不了（{one_line(error)}）；"
+                            "请重新下载 tokenizer_config.json") from None
+
+    def _checked(self, tokens: list[int]) -> list[int]:
+        size = self._model.config.vocab_size
+        if not tokens or max(tokens) >= size:
+            raise UserError(f"Writer.folder：{self.title} 的分词器（tokenizer）没有给出词号，或词号超出模型的词表 "
+                            f"{size}；它们不属于同一个模型，请重新下载")
+        return tokens
+
+    def _too_long(self, request: Request, prompt: Sequence[int]) -> str:
+        """Why a prompt leaves no room for an answer, or an empty string.
+
+        What FINDINGS are asked with comes from the recipe, which has to change.  The other prompts hold what the model
+        wrote itself: one long text must not end a run of thousands.
+        """
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        if not context or len(prompt) + self._max_new_tokens <= context:
+            return ""
+        if request.section == "findings" and not request.feedback:
+            raise UserError(f"Writer.max_new_tokens：提示词有 {len(prompt)} 个 token，再写 {self._max_new_tokens} 个"
+                            f"就超过模型的上下文长度 {context}；请改小 max_new_tokens，或缩短提示词（prompts）")
+        return "提示词过长（prompt exceeds the context）"
 
     def _reply(self, request: Request, prompt_tokens: int, row: list[int]) -> Reply:
         length = next((place for place, token in enumerate(row) if token in self._ends), len(row))
@@ -173,5 +196,21 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: the generation configuration's, else the model's, else the tokenizer's."""
     for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
         if value is not None:
-            return list(value) if isinstance(value, (list, tuple)) else [value]
+            ends = list(value) if isinstance(value, (list, tuple)) else [value]
+            if ends and all(type(one) is int and one >= 0 for one in ends):
+                return ends
+            raise UserError(f"Writer.folder：结束符（eos_token_id）应为词号，现在是 {value!r}；"
+                            "请检查 config.json 或 generation_config.json")
     raise UserError("Writer.folder：模型没有结束符（eos_token_id）；请检查 config.json 或 generation_config.json")
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say what to do about a batch that the memory cannot hold; Paddle raises both of these for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        raise UserError("Writer.batch_size：内存或显存不够（out of memory）；请改小 Writer.batch_size 或 "
+                        "Writer.max_new_tokens，或换小一点的模型；重新运行同一条命令就接着写") from None

@@ -39,7 +39,7 @@ _MASS = frozenset("""air fluid disease tissue fat gas loss change failure haze d
     arrest shock ascites diabetes syndrome asthma pertussis cough croup fever barotrauma pleurisy sarcoid sarcoma
     mesothelioma myeloma insufficiency pulmonale tamponade tetralogy palsy paralysis tachypnea return excavatum
     carinatum deficiency sequela spread asymmetry plethora vasculature osteolysis shrapnel chest symmetry solitus
-    pleura parenchyma interstitium periphery exposure size""".split())
+    pleura parenchyma interstitium exposure size jewelry opacification shadowing""".split())
 _COUNTED = frozenset("""lesion effusion collection projection junction region malformation hernia opacity density cavity
     deformity abnormality metastasis fragment ligament segment implant attachment ring string wing bulla position
     infiltrate granuloma diaphragm appendage obliquity irregularity convexity concavity impression
