@@ -12,6 +12,7 @@ dicom = ["pydicom>=3"]
 onnx = ["paddle2onnx>=2.0", "onnxruntime>=1.17"]
 analysis = ["rensa>=0.5,<1"]
 spm = ["sentencepiece>=0.2.2"]
+faiss = ["faiss-cpu>=1.8"]
 # PaddleNLP's own requirements let in newer releases of these, with which it cannot be imported.
 nlp = ["paddlenlp==3.0.0b4", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26", "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
 setup(
@@ -45,8 +46,10 @@ setup(
         "dicom": dicom,
         "onnx": onnx,
         "analysis": analysis,
+        "faiss": faiss,
         "nlp": [*nlp, *spm],
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx, *analysis, *spm],
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx, *analysis, *spm,
+                 *faiss],
     },
     classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",
                  "Programming Language :: Python :: 3.10", "Programming Language :: Python :: 3.11",
