@@ -46,6 +46,10 @@ _MODULES = {
     "metric": ("paddle_cxr.evaluation",),
     "sampler": ("paddle_cxr.synthesis.sampling",),
     "ner": ("paddle_cxr.synthesis.ner.dictionary", "paddle_cxr.synthesis.ner.rate"),
+    "judge": ("paddle_cxr.synthesis.quality.measured", "paddle_cxr.synthesis.quality.chat"),
+    "encoder": ("paddle_cxr.synthesis.encoders",),
+    "generator": ("paddle_cxr.synthesis.generators.phantom", "paddle_cxr.synthesis.generators.folder",
+                  "paddle_cxr.synthesis.generators.endpoint"),
     "writer": ("paddle_cxr.synthesis.writers.grammar", "paddle_cxr.synthesis.writers.chat",
                "paddle_cxr.synthesis.writers.local"),
 }
