@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from hypothesis import settings
 from PIL import Image
 
 import paddle_cxr  # noqa: F401  sets the processor's environment before any test imports Paddle
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite run in the background: its children would ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
