@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+KEY = "sk-very-secret-0123456789"  # has to show up nowhere
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Hands a POST to ``server.respond(handler, body, nth)``; ``nth`` counts those with the same name."""
@@ -71,13 +73,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Listens on a free port from its making until :meth:`stop`; ``name`` gives what a request is counted by."""
+    """Listens on a free port from its making until :meth:`stop`; ``name`` gives what a request is counted by.
+
+    A ``handler`` with a ``do_POST`` of its own needs neither ``respond`` nor ``name``.
+    """
 
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, respond: Callable[[Handler, dict, int], None], name: Callable[[dict], Any]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, respond: Callable[[Handler, dict, int], None] | None = None,
+                 name: Callable[[dict], Any] | None = None, handler: type[Handler] = Handler) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.respond, self.name = respond, name
         self.root = f"http://127.0.0.1:{self.server_port}"
         self.models: tuple[int, Any] = 200, {"data": []}

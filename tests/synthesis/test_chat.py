@@ -1,7 +1,6 @@
 """The chat writer against a real server on this machine that misbehaves on demand."""
 
 import collections
-import http.server
 import json
 import logging
 import re
@@ -9,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
+from synthesis import loopback
+from synthesis.loopback import KEY
 
 from paddle_cxr.config import explained
 from paddle_cxr.errors import UserError
@@ -21,14 +21,12 @@ from paddle_cxr.synthesis.entities import Entity
 from paddle_cxr.synthesis.writers.base import Request
 from paddle_cxr.synthesis.writers.chat import ChatWriter
 
-KEY = "sk-very-secret-0123456789"
+pytestmark = pytest.mark.usefixtures("endpoint_environment")
 USAGE = {"prompt_tokens": 100, "completion_tokens": 20}
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(loopback.Handler):
     """Misbehaves as the request's entity says: ``MODE`` or ``MODE number``."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         self.server.arrived.append(("GET", self.path, time.monotonic()))
@@ -51,15 +49,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.flying -= 1
-
-    def answer(self, status, value, **headers):
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, text in headers.items():
-            self.send_header(name.replace("_", "-"), text)
-        self.end_headers()
-        self.wfile.write(body)
 
     def chat(self, content, reason="stop", usage=USAGE, **headers):
         self.answer(200, {"choices": [{"message": {"role": "assistant", "content": content},
@@ -173,48 +162,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b" ")
 
     def endless(self, term, nth):
-        self.send_response(200)
-        self.end_headers()
-        self.close_connection = True
-        while not self.server.stopping.is_set():
-            self.wfile.write(b" " * 100_000)
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 128
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        pass  # a client that hung up is what some tests are about
+        super().endless()
 
 
 @pytest.fixture
 def server():
-    running = Server(("127.0.0.1", 0), Handler)
-    running.url = f"http://127.0.0.1:{running.server_port}/v1"
+    running = loopback.Server(handler=Handler)
+    running.url = running.root + "/v1"
     running.models = 200, {"data": [{"id": "some-model"}]}
     running.arrived, running.bodies, running.keys = [], {}, set()
-    running.flying = running.most = 0
-    running.lock, running.stopping = threading.Lock(), threading.Event()
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
     yield running
-    running.stopping.set()
-    running.shutdown()
-    running.server_close()
-    thread.join()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    running.stop()
 
 
 @pytest.fixture

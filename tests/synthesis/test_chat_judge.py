@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthesis.loopback import Server
+from synthesis.loopback import KEY, Server
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.synthesis import endpoint
 from paddle_cxr.synthesis.quality.base import QUESTIONS
 from paddle_cxr.synthesis.quality.chat import ChatJudge
 from paddle_cxr.synthesis.quality.questions import JudgePrompts, read_yes_no
 
-KEY = "sk-very-secret-0123456789"
+pytestmark = pytest.mark.usefixtures("endpoint_environment")
 PROBE = 128  # the grey square that is sent at the start
 
 # What the server does with the image whose grey level is 10 × its place here, and what comes of it.
@@ -74,15 +73,6 @@ def server(root):
     running.prompts = prompts
     yield running
     running.stop()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

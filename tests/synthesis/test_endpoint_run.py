@@ -1,7 +1,6 @@
 """A whole run of ``tools/synthesize.py`` against a chat endpoint that does everything wrong now and then."""
 
 import hashlib
-import http.server
 import json
 import os
 import random
@@ -11,25 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from synthesis import loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-not-to-be-seen-anywhere"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(loopback.Handler):
     """Writes what it is asked, mostly; what goes wrong is drawn by a digest of the request and its turn."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(200, {"data": []})
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -72,39 +65,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, {"choices": [{"message": {"content": content}, "finish_reason": "stop"}],
                           "usage": {"prompt_tokens": 200, "completion_tokens": 50}})
 
-    def answer(self, status, value, **headers):
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, text in headers.items():
-            self.send_header(name.replace("_", "-"), text)
-        self.end_headers()
-        self.wfile.write(body)
-
     def handle(self):
         try:
             super().handle()
         except OSError:  # the client was killed
             self.close_connection = True
 
-    def log_message(self, *arguments):
-        pass
+
+def start() -> loopback.Server:
+    made = loopback.Server(handler=Handler)
+    made.requests = 0
+    return made
 
 
 @pytest.fixture
 def server():
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads, request_queue_size = True, 128
-
-        def handle_error(self, request, address):
-            pass
-
-    made = Server(("127.0.0.1", 0), Handler)
-    made.lock, made.turns, made.requests = threading.Lock(), Counter(), 0
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    made = start()
     yield made
-    made.shutdown()
-    made.server_close()
+    made.stop()
 
 
 def records(file):
@@ -210,22 +188,18 @@ def test_a_server_that_dies_and_comes_back_elsewhere(server, tmp_path):
     deadline = time.monotonic() + 60
     while len(records_so_far(tmp_path)) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
-    server.shutdown()
-    server.server_close()
+    server.stop()
     said, errors = process.communicate(timeout=120)
     written = len(records(tmp_path / "out/reports.jsonl")) + len(records(tmp_path / "out/rejected.jsonl"))
     assert process.returncode == 2 and "Writer.url" in errors and len(errors.splitlines()) == 1, errors
     assert f"写好的 {written} 份都已保存" in said and written >= 20
-    moved = type(server)(("127.0.0.1", 0), Handler)
-    moved.lock, moved.turns, moved.requests = threading.Lock(), Counter(), 0
-    threading.Thread(target=moved.serve_forever, daemon=True).start()
+    moved = start()
     try:
         done = subprocess.run([*command, "-o", f"Writer.url=http://127.0.0.1:{moved.server_port}/v1",
                                "-o", "Writer.concurrency=4", "-o", "Writer.retries=5"],
                               capture_output=True, text=True, env=environment)
     finally:
-        moved.shutdown()
-        moved.server_close()
+        moved.stop()
     assert done.returncode == 0, done.stderr
     check_accounts(tmp_path, 120)
     assert not list(tmp_path.glob("out-*"))
@@ -244,7 +218,8 @@ def test_changed_prompts_leave_the_old_results_aside(server, tmp_path):
     assert done.returncode == 0 and "prompts（内容变了）" in done.stdout, done.stderr
     hashes = {one["prompts_hash"] for file in tmp_path.glob("out-*/reports.jsonl") for one in records(file)}
     assert len(hashes) == 1 and hashes.isdisjoint(one["prompts_hash"] for one in check_accounts(tmp_path, 10)[0])
-# for tests/synthesis/test_endpoint_run.py
+
+
 @pytest.mark.parametrize("change", [f"Writer.key_variable={KEY}", f"Writer.url=http://{KEY}@127.0.0.1:9/v1"])
 def test_a_key_in_the_recipe_is_neither_written_nor_said(server, tmp_path, change):
     done = subprocess.run([*write_recipe(tmp_path, server, 10), "-o", change], capture_output=True, text=True)

@@ -14,16 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthesis.loopback import Server
+from synthesis.loopback import KEY, Server
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.synthesis import endpoint
 from paddle_cxr.synthesis.generators.base import ImageRequest
 from paddle_cxr.synthesis.generators.endpoint import EndpointGenerator
 from paddle_cxr.synthesis.generators.folder import FolderGenerator
 from paddle_cxr.synthesis.generators.reading import NoImage, decode_grey
 
-KEY = "sk-very-secret-0123456789"
+pytestmark = pytest.mark.usefixtures("endpoint_environment")
 SIZE = 48
 
 
@@ -169,15 +168,6 @@ def server():
     running = Server(respond, lambda body: (body["prompt"], body["seed"]))
     yield running
     running.stop()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(params=["openai", "json"])
