@@ -36,6 +36,8 @@ import pydantic
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from paddle_cxr.models.torch_layout import linear_transposed
+
 Count = Annotated[int, pydantic.Field(ge=1, le=2**24)]
 Activation = Literal["gelu", "gelu_new", "relu", "tanh"]
 
@@ -354,6 +356,5 @@ def weights_from_torch(model: nn.Layer, state: Mapping[str, np.ndarray]) -> dict
 
     Position numbers, which old versions saved like weights, are left out.
     """
-    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
-    return {name: value.T if name in linear else value for name, value in state.items()
+    return {name: value for name, value in linear_transposed(model, state).items()
             if not name.endswith("embeddings.position_ids")}

@@ -38,6 +38,8 @@ import pydantic
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from paddle_cxr.models.torch_layout import linear_transposed
+
 Width = Annotated[int, pydantic.Field(ge=1, le=2**16)]
 Pixels = Annotated[int, pydantic.Field(ge=1, le=4096)]
 
@@ -255,6 +257,5 @@ def weights_from_torch(model: nn.Layer, state: Mapping[str, np.ndarray]) -> dict
 
     The mask token, which stands for hidden patches in training, is left out.
     """
-    linear = {f"{name}.weight" for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
-    return {name: value.T if name in linear else value for name, value in state.items()
+    return {name: value for name, value in linear_transposed(model, state).items()
             if name != "embeddings.mask_token"}

@@ -24,6 +24,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.registry import find, register
+from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.weights import apply_weights, load_weights, read_safetensors
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from paddle_cxr.models.dinov2 import Dinov2
 
-CONFIG, WEIGHTS, PREPROCESSING = "config.json", "model.safetensors", "preprocessor_config.json"
+CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
 
 Pixels = Annotated[int, pydantic.Field(ge=1, le=4096)]
 Channels = tuple[pydantic.FiniteFloat, pydantic.FiniteFloat, pydantic.FiniteFloat]
@@ -142,7 +143,7 @@ class RadDino:
     def __init__(self, folder: str, batch_size: int = 4, device: str = "auto") -> None:
         _check_batch_size("RadDino", batch_size)
         path = Path(folder)
-        _require_files(path)
+        require_files(path, (CONFIG, WEIGHTS, PREPROCESSING), "RAD-DINO", "（microsoft/rad-dino）")
         import_paddle()
         from paddle_cxr.models.dinov2 import Dinov2Config
 
@@ -168,18 +169,6 @@ class RadDino:
         return _in_batches(images, self._batch_size, self.dim, self._weights,
                            lambda batch: np.stack([self._preprocess(image) for image in batch]),
                            lambda x: self._model(x)[:, 0])
-
-
-def _require_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"找不到 RAD-DINO 模型文件夹 {folder}；请先下载权重（microsoft/rad-dino），"
-                        "再把 folder 改为它的路径")
-    missing = [name for name in (CONFIG, WEIGHTS, PREPROCESSING) if not (folder / name).is_file()]
-    if WEIGHTS in missing and (folder / "pytorch_model.bin").is_file():
-        raise UserError(f"{folder} 里只有 pytorch_model.bin：它是可执行的 pickle，不安全，不读取；"
-                        f"请换成 {WEIGHTS}（发布页上有，或用 safetensors 转换）")
-    if missing:
-        raise UserError(f"RAD-DINO 模型文件夹不完整：{folder} 里缺 {'、'.join(missing)}；请重新下载")
 
 
 def _read_json(file: Path, kind: type[Checked], required: dict[str, str] | None = None) -> Checked:

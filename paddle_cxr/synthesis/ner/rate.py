@@ -24,6 +24,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.registry import register
 from paddle_cxr.synthesis.entities import TYPES, Span
+from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.synthesis.ner.iob import entities, read_labels
 from paddle_cxr.synthesis.ner.pieces import Pieces, PieceTokenizer
 from paddle_cxr.synthesis.vocabulary import Vocabulary
@@ -32,7 +33,7 @@ from paddle_cxr.weights import apply_weights, read_safetensors
 if TYPE_CHECKING:
     from paddle_cxr.models.deberta import DebertaConfig, DebertaForTokenClassification
 
-CONFIG, WEIGHTS, PIECES = "config.json", "model.safetensors", "spm.model"
+CONFIG, PIECES = "config.json", "spm.model"
 
 # The model has learned from sentences. A line break alone ends none: reports are often wrapped at some width.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n[^\S\n]*\n\s*")
@@ -61,7 +62,7 @@ class RaTENER:
         if batch_size < 1:
             raise UserError(f"RaTENER 的 batch_size 应 ≥ 1，现在是 {batch_size}")
         path = Path(folder)
-        _require_files(path)
+        require_files(path, (CONFIG, WEIGHTS, PIECES), "RaTE-NER")
         config, self._tags = _read_config(path / CONFIG)
         self._tokenizer = PieceTokenizer(path / PIECES)
         if self._tokenizer.size > config.vocab_size:
@@ -184,17 +185,6 @@ def windows(length: int, room: int) -> Iterator[tuple[int, int, int, int]]:
         last = (end + starts[number + 1]) // 2 if number + 1 < count else length
         yield start, end, first, last
         first = last
-
-
-def _require_files(folder: Path) -> None:
-    missing = [name for name in (CONFIG, WEIGHTS, PIECES) if not (folder / name).is_file()]
-    if not folder.is_dir():
-        raise UserError(f"找不到 RaTE-NER 模型文件夹 {folder}；请先下载权重，再把 folder 改为它的路径")
-    if WEIGHTS in missing and (folder / "pytorch_model.bin").is_file():
-        raise UserError(f"{folder} 里只有 pytorch_model.bin：它是可执行的 pickle，不安全，不读取；"
-                        f"请换成 {WEIGHTS}（发布页上有，或用 safetensors 转换）")
-    if missing:
-        raise UserError(f"RaTE-NER 模型文件夹不完整：{folder} 里缺 {'、'.join(missing)}；请重新下载")
 
 
 def _read_config(file: Path) -> tuple[DebertaConfig, list[tuple[str, str]]]:
