@@ -1,4 +1,7 @@
-"""Shared fixtures: small real image files, the repository's root, and running the tools as a user does."""
+"""Shared fixtures: small real image files, the repository's root, and running the tools as a user does.
+
+What a test imports by name is in recipes.py: every folder may have a ``conftest``, and only one of them is the module.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
+from recipes import ROOT, make_class_folders, write_tiny_recipe
 
 import paddle_cxr  # noqa: F401  sets the processor's environment before any test imports Paddle
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite run in the background: its children would ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # Continuous integration tries the same examples every time, so that a red run is a change's fault; everyone else's runs
 # keep looking for new ones. No deadline: two cores that are busy are slow, not wrong.
@@ -53,54 +53,6 @@ def tool() -> Callable[..., subprocess.CompletedProcess]:
                               capture_output=True, text=True, timeout=timeout, env=os.environ | (env or {}))
 
     return run
-
-
-def make_class_folders(folder: Path) -> Path:
-    """Three folders of 12 small JPEGs each under ``folder/chest3``, a class told by the place of a bright disc."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:48, :48]
-    for label, name in enumerate(("NORMAL", "Viral Pneumonia", "COVID")):
-        place = folder / "chest3" / name
-        place.mkdir(parents=True)
-        for i in range(12):
-            disc = (rows - 12 - 12 * label) ** 2 + (columns - 24) ** 2 < 60
-            image = np.clip(rng.normal(90, 20, (48, 48)) + 90 * disc, 0, 255).astype(np.uint8)
-            Image.fromarray(image).save(place / f"{i:02d}.jpg", quality=95)
-    return folder / "chest3"
-
-
-def write_tiny_recipe(folder: Path) -> Path:
-    """A recipe that trains a ResNet-18 on :func:`make_class_folders` in seconds, into ``folder/out``."""
-    file = folder / "tiny.yaml"
-    file.write_text(TINY.format(output=folder / "out", data=make_class_folders(folder)), encoding="utf-8")
-    return file
-
-
-TINY = """
-Global:
-  output_dir: {output}
-  device: cpu
-  seed: 1
-  epochs: 3
-  image_shape: [1, 32, 32]
-  classes:
-    - {{name: NORMAL, zh: 正常, en: Normal}}
-    - {{name: Viral Pneumonia, zh: 病毒性肺炎, en: Viral pneumonia}}
-    - {{name: COVID, zh: 新冠肺炎, en: COVID-19}}
-  micro_batches: 2
-  ranks: 1
-Arch: {{name: ResNet18}}
-Optimizer: {{name: Adam, lr: {{name: Cosine, learning_rate: 1e-3}}}}
-DataLoader:
-  Source: {{name: ImageFolder, root: {data}}}
-  Split: {{name: BlogSplit}}
-  cache: {{mode: memory}}
-  Train:
-    transform_ops: [{{name: RandomHorizontalFlip, prob: 0.5}}, {{name: GaussianNoise, low: 0, high: 10, prob: 0.5}}]
-    sampler: {{batch_size: 8}}
-  Eval: {{sampler: {{batch_size: 8}}}}
-Metric: {{name: ClassificationMetrics, bootstrap: 50}}
-"""
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_tiny_recipe
 from PIL import Image
+from recipes import ROOT, write_tiny_recipe
 from safetensors.numpy import load_file
 
 from paddle_cxr.engine.evaluate import load_trained

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tiny_recipe
+from recipes import write_tiny_recipe
 from safetensors.numpy import load_file
 from visualdl import LogReader
 
