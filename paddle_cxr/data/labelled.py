@@ -133,6 +133,21 @@ def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, s
     """
     section = loaded.recipe.DataLoader
     source = open_source(loaded)
+    preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
+    if subsets is not None and (folds := loaded.recipe.Global.folds) and (notice := fold_notice(source.records, folds)):
+        say(notice)
+    return divide_and_decode(source, section, preprocess, subsets, only, say, progress)
+
+
+def divide_and_decode(source: Source, section: DataLoaderSection, preprocess: Preprocess,
+                      subsets: list[str] | None = None, only: str | None = None, say: Callable[[str], None] = print,
+                      progress: Callable[[int, int], None] | None = None) -> LabelledData:
+    """Divide a source's records and decode its images; arguments as of :func:`load_labelled`.
+
+    Args:
+        section: its ``Split``, ``Eval.subset``, ``on_error`` and ``cache``.
+        preprocess: what the images become.
+    """
     for notice in getattr(source, "notices", []):
         say(notice)
     val_is_test = False
@@ -140,8 +155,6 @@ def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, s
         subsets = split_source(source, section)
         declared = getattr(find("split", section.Split["name"], "DataLoader.Split"), "val_is_test", False)
         val_is_test = declared and "val" not in subsets and "test" in subsets
-    elif loaded.recipe.Global.folds and (notice := fold_notice(source.records, loaded.recipe.Global.folds)):
-        say(notice)
     if val_is_test and (only or section.Eval.subset) == "val":
         say(f"!! {section.Split['name']} 没有验证集（val）：改用测试集（test）验证，在它上面选出的最好一轮偏乐观；"
             "要单独的验证集，请改用 PatientSplit")
@@ -149,7 +162,6 @@ def load_labelled(loaded: Loaded, subsets: list[str] | None, only: str | None, s
     if only is not None:
         members = _members(subsets, only, val_is_test)
         source, subsets = View(source, members), [subsets[i] for i in members]
-    preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
     cache = DecodedCache(source, preprocess, on_error=section.on_error, mode=section.cache.mode,
                          folder=section.cache.folder, progress=progress)
     for notice in cache.notices:

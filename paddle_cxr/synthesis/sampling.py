@@ -16,7 +16,7 @@ the same (it takes seconds) and take a slice of it: ``plan[shard::shards]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,19 @@ ROOM = 1  # per cent of places more than draws, under cap="auto"
 TRIES = 20  # random draws before the entities that fit are listed one by one
 PATIENCE = 100  # reports taken back over a plan before contradictions are called unavoidable
 RESTARTS = 10  # fresh starts of a report that contradictions block, before an earlier report is changed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The part of a vocabulary that is drawn from, by position.
+
+    Attributes:
+        positions: what can be drawn.
+        contradictions: position → positions that cannot stand in one report with it, symmetric.
+    """
+
+    positions: Container[int]
+    contradictions: Mapping[int, frozenset[int]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,9 @@ class BalancedSampler:
         contradictions: ``avoid`` never puts a pair that the vocabulary calls contradictory into one report (low and
             hyperinflated lungs; an effusion and no effusion).  What contradicts much of the vocabulary ("clear lungs")
             then comes up less often, unless the cap leaves little room.
+        only: ``drawable`` draws from what phantoms can show (:mod:`paddle_cxr.synthesis.drawable`), and contradictions
+            include those of the picture; null draws from the whole vocabulary.  The check of the reports still looks
+            for all of it.
 
     Raises:
         UserError: a number out of range.
@@ -86,12 +102,13 @@ class BalancedSampler:
 
     def __init__(self, k: int = 9, m: int = 3, cap: int | Literal["auto"] = 15,
                  balance: Literal["none", "type"] = "none",
-                 contradictions: Literal["avoid", "allow"] = "avoid") -> None:
+                 contradictions: Literal["avoid", "allow"] = "avoid",
+                 only: Literal["drawable"] | None = None) -> None:
         for name, value, least in (("k", k, 1), ("m", m, 0), ("cap", cap, 1)):
             if value != "auto" and value < least:
                 raise UserError(f"Sampler.{name}：应不小于 {least}，现在是 {value}")
         self.k, self.m, self.cap = k, m, cap
-        self.balance, self.contradictions = balance, contradictions
+        self.balance, self.contradictions, self.only = balance, contradictions, only
 
     def plan(self, vocabulary: Vocabulary, count: int, seed: int, spent: np.ndarray | None = None) -> np.ndarray:
         """The entities of ``count`` reports.
@@ -113,10 +130,11 @@ class BalancedSampler:
         """
         rng = np.random.default_rng((SAMPLING_STREAM, seed))
         spent = _counts(spent, vocabulary)
-        groups = self._groups(vocabulary, count, rng)
+        choice = self._choice(vocabulary)
+        groups = self._groups(vocabulary, choice, count, rng)
         cap = self._checked_cap(groups, spent, vocabulary.name)
         pools = [_Pool(group.members, group.left(cap, spent)) for group in groups]
-        conflicts = vocabulary.contradictions if self.contradictions == "avoid" else {}
+        conflicts = choice.contradictions if self.contradictions == "avoid" else {}
         reports = _Reports(pools, conflicts, _uniform(rng))
         reports.draw(list(zip(*(group.quota.tolist() for group in groups), strict=True)))
         rows = np.array(reports.rows, np.int32).reshape(count, self.k + self.m)
@@ -129,14 +147,23 @@ class BalancedSampler:
         Raises:
             UserError: as :meth:`plan`, contradictions aside; checking a recipe takes milliseconds.
         """
-        groups = self._groups(vocabulary, count, np.random.default_rng((SAMPLING_STREAM, seed)))
+        groups = self._groups(vocabulary, self._choice(vocabulary), count,
+                              np.random.default_rng((SAMPLING_STREAM, seed)))
         return self._checked_cap(groups, _counts(spent, vocabulary), vocabulary.name)
 
-    def _groups(self, vocabulary: Vocabulary, count: int, rng: np.random.Generator) -> list[_Group]:
+    def _choice(self, vocabulary: Vocabulary) -> Choice:
+        if self.only is None:
+            return Choice(range(len(vocabulary)), vocabulary.contradictions)
+        from paddle_cxr.synthesis.drawable import drawable
+
+        return drawable(vocabulary)
+
+    def _groups(self, vocabulary: Vocabulary, choice: Choice, count: int, rng: np.random.Generator) -> list[_Group]:
         """What to draw from and how much of it, in the order of a row."""
         if count < 0:
             raise UserError(f"报告数量应不小于 0，现在是 {count}")
-        by_type = [vocabulary.of_type(name) for name in TYPES]
+        by_type = [np.array([one for one in vocabulary.of_type(name).tolist() if one in choice.positions], np.int32)
+                   for name in TYPES]
         anatomy = _Group("m", "解剖部位 anatomy", by_type[4], self.m, np.full(count, self.m))
         if self.balance == "none":
             union = np.concatenate(by_type[:4])

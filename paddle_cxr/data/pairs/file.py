@@ -1,0 +1,164 @@
+"""Pairs listed in a file: the toolkit's own ``pairs.jsonl``, or a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paddle_cxr.data.pairs.record import PairRecord, PairSource
+from paddle_cxr.data.sources.layout import header_of, inside, known_patient, read_table
+from paddle_cxr.errors import UserError, did_you_mean
+from paddle_cxr.registry import check_type, register
+
+_TEXTS = ("impression", "findings")
+_COLUMNS = ("id", "image", *_TEXTS, "patient_id", "view", "split")
+_ORIGIN = ("source", "writer", "generator")  # of a synthetic pair
+_MAX_LINE = 10_000_000  # bytes of a line; a report has thousands
+
+
+@register("pairs")
+class PairsFile(PairSource):
+    """Pairs listed in a file: ``pairs.jsonl`` as the toolkit writes it, or a CSV or TSV with a header.
+
+    Of each line ``image`` (relative to ``root``) and at least one of ``impression`` and ``findings`` are needed; a line
+    without any text is left out and counted in ``notices``.  ``id`` (without one: the image), ``patient_id``, ``view``
+    and ``split`` are used where present, in JSONL ``entities`` and ``labels`` too.  A table's other columns and who
+    made a synthetic pair are kept in ``Record.extra``; pairs drawn by the generator ``phantom`` make the source a demo.
+
+    Args:
+        file: the list.
+        root: the folder the image paths are relative to; the list's own without.
+        columns: other names of columns (or JSON keys), e.g. ``{image: filename, findings: report}``.
+
+    Raises:
+        UserError: naming file and line: no such file or image, no JSON object, a value of another type, a path leading
+            out of ``root``, an id that was there before; or a table without the columns.
+    """
+
+    def __init__(self, file: str, root: str | None = None, columns: dict[str, str] | None = None) -> None:
+        self.notices: list[str] = []
+        reason = self.missing(file=file)
+        if reason:
+            raise UserError(f"{reason}；请检查图文对（pairs）的 file")
+        path = Path(file)
+        folder = path.parent if root is None else Path(root)
+        names = _column_names(columns)
+        rows = _json_rows(path) if path.suffix.lower() == ".jsonl" else _table_rows(path, names, columns or {})
+        records = list(_with_text(_unique(_pairs(rows, names, folder)), path, self.notices))
+        if not records:
+            raise UserError(f"{path} 里一个图文对也没有")
+        self.demo = any(record.extra.get("generator") == "phantom" for record in records)
+        super().__init__(folder.resolve().name, folder, records)
+
+    @classmethod
+    def missing(cls, **arguments: object) -> str | None:
+        """Absent list."""
+        file = Path(str(arguments.get("file", "")))
+        return None if file.is_file() else f"找不到图文对列表（pairs）{file}"
+
+
+def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
+    for key in columns or {}:
+        if key not in _COLUMNS:
+            raise UserError(f"图文对（pairs）的 columns：没有 {key!r} 这一项{did_you_mean(key, _COLUMNS)}"
+                            f"（可用：{'、'.join(_COLUMNS)}）")
+    return {**{name: name for name in _COLUMNS}, **(columns or {})}
+
+
+_Row = tuple[str, dict[str, Any], dict[str, str]]  # "file:line", what is read, what is kept as it is
+
+
+def _json_rows(path: Path) -> Iterator[_Row]:
+    try:
+        with open(path, "rb") as stream:
+            number = 0
+            while raw := stream.readline(_MAX_LINE + 1):
+                number += 1
+                if len(raw) > _MAX_LINE:
+                    raise UserError(f"{path}:{number}：这一行超过 {_MAX_LINE // 10**6} MB，不像是图文对；请检查换行")
+                if raw.strip():
+                    row = _json_object(raw, f"{path}:{number}")
+                    yield f"{path}:{number}", row, {key: row[key] for key in _ORIGIN if isinstance(row.get(key), str)}
+    except OSError as error:
+        raise UserError(f"无法读取图文对列表 {path}：{error.strerror or error}") from None
+
+
+def _json_object(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        cut = "，这一行可能没有写完" if not raw.endswith(b"\n") else ""
+        raise UserError(f"{where}：不是有效的 JSON{cut}；请删去或修好这一行") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}：应是一个 JSON 对象，例如 {{\"image\": …, \"impression\": …}}")
+    return row
+
+
+def _table_rows(path: Path, names: Mapping[str, str], chosen: Mapping[str, str]) -> Iterator[_Row]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = header_of(path, delimiter)
+    absent = [key for key in ("image", *chosen) if names[key] not in header]
+    if absent or not any(names[key] in header for key in _TEXTS):
+        key = absent[0] if absent else "impression"
+        raise UserError(f"{path}:1：表头没有列 {names[key]!r}{did_you_mean(names[key], header)}"
+                        f"（有：{'、'.join(header)}）；可用 columns: {{{key}: 列名}} 指定")
+    for where, row in read_table(path, delimiter):
+        read = {name: text for name, text in row.items() if name in names.values()}
+        yield where, read, {name: text for name, text in row.items() if name not in read and text}
+
+
+def _pairs(rows: Iterator[_Row], names: Mapping[str, str], root: Path) -> Iterator[tuple[str, PairRecord]]:
+    for where, row, extra in rows:
+        texts = {key: check_type(row.get(name), str | None, f"{where} 的 {name}") or "" for key, name in names.items()
+                 if key != "patient_id"}
+        path = inside(texts["image"], where)
+        if not (root / path).is_file():
+            raise UserError(f"{where}：找不到图像 {root / path}")
+        patient = check_type(row.get(names["patient_id"]), str | int | None, f"{where} 的 {names['patient_id']}")
+        yield where, PairRecord(
+            path, 0, known_patient(None if patient is None else str(patient)), texts["split"] or None,
+            extra=extra, id=texts["id"] or path,
+            findings=texts["findings"].strip(), impression=texts["impression"].strip(),
+            entities=_entities(row.get("entities"), where), labels=_labels(row.get("labels"), where),
+            view=texts["view"])
+
+
+def _entities(value: Any, where: str) -> tuple[dict[str, str], ...]:
+    entities = value or []
+    if not isinstance(entities, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("type"), str)
+            for one in entities):
+        raise UserError(f"{where}：entities 应为 [{{\"id\": …, \"type\": …}}, …]")
+    return tuple({"id": one["id"], "type": one["type"]} for one in entities)
+
+
+def _labels(value: Any, where: str) -> dict[str, int | None]:
+    """Finding → 0, 1 or None; NaN, which some programs write for unknown, is None too."""
+    labels = {} if value is None else check_type(value, dict[str, int | float | None], f"{where} 的 labels")
+    wrong = [name for name, label in labels.items() if label not in (0, 1, None) and not math.isnan(label)]
+    if wrong:
+        raise UserError(f"{where}：labels 的 {wrong[0]!r} 应为 0、1 或 null，现在是 {labels[wrong[0]]!r}")
+    return {name: int(label) if label in (0, 1) else None for name, label in labels.items()}
+
+
+def _unique(found: Iterator[tuple[str, PairRecord]]) -> Iterator[PairRecord]:
+    seen: dict[str, str] = {}
+    for where, record in found:
+        first = seen.setdefault(record.id, where)
+        if first != where:
+            raise UserError(f"{where}：编号（id）{record.id!r} 在 {first} 已经有了；请删去一行或改编号")
+        yield record
+
+
+def _with_text(records: Iterator[PairRecord], path: Path, notices: list[str]) -> Iterator[PairRecord]:
+    silent = 0
+    for record in records:
+        if record.prompt:
+            yield record
+        else:
+            silent += 1
+    if silent:
+        notices.append(f"{path}：略过 {silent} 行没有报告文字的图像")
