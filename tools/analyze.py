@@ -9,12 +9,17 @@ from paddle_cxr import cli  # noqa: E402
 
 
 def main(arguments):
-    from paddle_cxr.synthesis.analyze import analyze
+    if arguments.command == "quality":
+        from paddle_cxr.synthesis.quality.curate import curate as run
+    elif arguments.command == "fidelity":
+        from paddle_cxr.synthesis.fidelity.run import measure as run
+    else:
+        from paddle_cxr.synthesis.analyze import analyze as run
 
-    return analyze(arguments)
+    return run(arguments)
 
 
 if __name__ == "__main__":
     parser = cli.parser("corpus：实体频率、长尾图、多样性和重复，几个语料并排比较；entities：用 NER 从语料挖出词表")
-    parser.add_argument("command", choices=("corpus", "entities"), help="做哪一种分析")
+    parser.add_argument("command", choices=("corpus", "entities", "quality", "fidelity"), help="做哪一种分析")
     cli.run(main, parser.parse_args())
