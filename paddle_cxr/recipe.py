@@ -12,9 +12,10 @@ from paddle_cxr.config import Origins, apply_overrides, explained, merge, read_r
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import check, find
-from paddle_cxr.schema import ClassSpec, Recipe, checked
+from paddle_cxr.schema import ClassSpec, Recipe, TrainGlobal, checked
 
 FALLBACK_KEY = "fallback"
+CLASSIFICATION = "classification"
 # Components a recipe may leave out; being there, their arguments can be overridden by -o all the same.
 DEFAULTS = {"Loss": {"name": "CrossEntropy"}, "Metric": {"name": "ClassificationMetrics"}}
 
@@ -36,6 +37,14 @@ class Loaded:
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         return tuple(ClassInfo(c.name, c.zh, c.en, tuple(c.aliases)) for c in self.recipe.Global.classes)
+
+
+def task_of(file: str | Path, overrides: Sequence[str] = ()) -> str:
+    """``Global.task`` of a recipe, which decides how the rest of it is read; nothing else is checked."""
+    raw, origins = read_recipe(file)
+    apply_overrides(raw, overrides, origins)
+    settings = raw.get("Global")
+    return str(settings.get("task", CLASSIFICATION)) if isinstance(settings, dict) else CLASSIFICATION
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:
@@ -139,13 +148,22 @@ def _check_names(classes: Sequence[ClassSpec]) -> None:
 
 def _check_training_rules(recipe: Recipe) -> None:
     settings, train = recipe.Global, recipe.DataLoader.Train
+    check_loop_rules(settings, train.sampler.batch_size)
+    if settings.fold is not None and (settings.folds is None or settings.fold >= settings.folds):
+        raise UserError(f"Global.fold：{settings.fold} 不在 0–Global.folds-1 之内（Global.folds={settings.folds}）")
+    for i, spec in enumerate(train.transform_ops):
+        find("transform", spec.get("name"), f"DataLoader.Train.transform_ops.{i}")
+
+
+def check_loop_rules(settings: TrainGlobal, batch_size: int) -> None:
+    """Rules between the keys that the training loop reads; raises :class:`UserError`."""
     if isinstance(settings.ranks, int) and settings.ranks < 1:
         raise UserError("Global.ranks：应不小于 1")
     if isinstance(settings.micro_batches, int):
         if settings.micro_batches < 1:
             raise UserError("Global.micro_batches：应不小于 1")
-        if train.sampler.batch_size < 2 * settings.micro_batches:
-            raise UserError(f"DataLoader.Train.sampler.batch_size：{train.sampler.batch_size} 切成 Global.micro_batches"
+        if batch_size < 2 * settings.micro_batches:
+            raise UserError(f"DataLoader.Train.sampler.batch_size：{batch_size} 切成 Global.micro_batches"
                             f"={settings.micro_batches} 份后每份不足 2 张，BatchNorm 无法训练")
         if isinstance(settings.ranks, int) and settings.micro_batches % settings.ranks:
             raise UserError(f"Global.ranks：{settings.ranks} 个进程不能平分 Global.micro_batches"
@@ -154,10 +172,6 @@ def _check_training_rules(recipe: Recipe) -> None:
         raise UserError("Global.keep：best 需要训练中验证，但 Global.eval_every=0；请改为 Global.keep=last")
     if settings.early_stop and not settings.eval_every:
         raise UserError("Global.early_stop：需要训练中验证，但 Global.eval_every=0")
-    if settings.fold is not None and (settings.folds is None or settings.fold >= settings.folds):
-        raise UserError(f"Global.fold：{settings.fold} 不在 0–Global.folds-1 之内（Global.folds={settings.folds}）")
-    for i, spec in enumerate(train.transform_ops):
-        find("transform", spec.get("name"), f"DataLoader.Train.transform_ops.{i}")
 
 
 def _agree(spec: dict[str, Any], key: str, value: int, path: str, reason: str) -> None:

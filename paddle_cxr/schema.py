@@ -47,22 +47,20 @@ class ClassSpec(Section):
     aliases: list[str] = Field(default=[], description="同一类的其他写法（不分大小写）")
 
 
-class GlobalSection(Section):
-    task: Literal["classification"] = Field("classification", description="任务")
+class TrainGlobal(Section):
+    """The keys of ``Global`` that the training loop reads, whatever it trains."""
+
     output_dir: str = Field(min_length=1, description="输出目录：权重、日志、图、metrics.json")
     device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d+)?)$",
                         description="auto、cpu、gpu 或 gpu:1；auto 没有 GPU 时用 CPU 并说明")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="随机种子；相同种子、相同机器得到相同结果")
     epochs: int = Field(ge=1, description="训练轮数")
-    image_shape: ImageShape = Field(description="模型输入 [通道, 高, 宽]；通道为 1 或 3")
-    classes: list[ClassSpec] = Field(min_length=2, description="类别，顺序即标签号")
     micro_batches: int | Literal["auto"] = Field(
         "auto", description="一个全局批次切成几份；多个进程分担，单个进程依次累积（梯度累积）。"
                             "结果只取决于份数，不取决于进程数；auto = 进程数")
     ranks: int | Literal["auto"] = Field(
         "auto", description="CPU 上的数据并行进程数（gloo）；auto = 核数所及且能整除 micro_batches")
     amp: Precision = Field("off", description="混合精度；设备不支持时关闭并说明")
-    checkpoint: str | None = Field(None, description="评估、预测、导出所用权重；默认取 output_dir 中保留的那一份")
     resume: Literal["auto"] | bool = Field(
         "auto", description="auto/true：配方相同且未完成的训练自动续训；false：旧结果改名保留，从头训练")
     keep: Literal["best", "last"] = Field("best", description="最终采用哪一份权重：验证最好的，或最后一轮的")
@@ -74,6 +72,13 @@ class GlobalSection(Section):
     ema: float | None = Field(None, gt=0, lt=1, description="权重滑动平均（EMA）的衰减；评估和保存用平均后的权重")
     freeze: list[str] = Field(default=[], description="冻结的参数名前缀，例如 [conv1, bn1, layer1]；"
                                                       "其中的 BatchNorm 用推理统计量")
+
+
+class GlobalSection(TrainGlobal):
+    task: Literal["classification"] = Field("classification", description="任务")
+    image_shape: ImageShape = Field(description="模型输入 [通道, 高, 宽]；通道为 1 或 3")
+    classes: list[ClassSpec] = Field(min_length=2, description="类别，顺序即标签号")
+    checkpoint: str | None = Field(None, description="评估、预测、导出所用权重；默认取 output_dir 中保留的那一份")
     folds: int | None = Field(None, ge=2, description="交叉验证折数（按患者分组）；null 表示不做")
     fold: int | None = Field(None, ge=0, description="只跑这一折（从 0 数）")
 

@@ -21,7 +21,8 @@ from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.distributed import World, bound_to_cores, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import write_trained_on
-from paddle_cxr.engine.trainer import Trainer
+from paddle_cxr.engine.state import RunState
+from paddle_cxr.engine.trainer import Task, Trainer
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import say_summary, write_report
 from paddle_cxr.files import write_json, write_text
@@ -77,14 +78,16 @@ def load_data(loaded: Loaded, say: Callable[[str], None], world: World, subsets:
         data = load_labelled(loaded, subsets, only, lambda _: None)
     else:
         with tqdm(desc="读图", disable=not sys.stderr.isatty(), leave=False) as bar:
-            data = load_labelled(loaded, subsets, only, say, _progress(bar))
+            data = load_labelled(loaded, subsets, only, say, progress_of(bar))
         say(f"数据：{data.source.name}，{len(data.labels)} 张，{data.counts(np.arange(len(data.labels)))}，"
         f"读入用时 {time.monotonic() - started:.1f} 秒")
     wait_for_all(world)
     return data
 
 
-def _progress(bar: tqdm) -> Callable[[int, int], None]:
+def progress_of(bar: tqdm) -> Callable[[int, int], None]:
+    """What tells a bar how far decoding is."""
+
     def update(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
@@ -100,16 +103,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
     if world.is_main:
         write_trained_on(folder.path, data, task.train)
         _show_samples(task, folder)
-    trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, folder, world)
-    latest = checkpoint.find(folder.checkpoints / "latest")
-    if latest is not None:
-        trainer.resume(latest)
-    wait_for_all(world)  # gloo itself would wait only 30 s for the rank that has just written and drawn
-    with bound_to_cores(world):
-        state = trainer.fit()
-    kept = kept_weights(folder.path, loaded.recipe.Global.keep)
-    weights, meta = load_weights(kept)
-    apply_weights(task.model, weights, meta, path=kept)
+    state, kept = fit(task, loaded.recipe, folder, world)
     results = {"history": {"epochs": state.epoch, "seconds": round(state.seconds, 1), "best": state.best,
                            "images_per_second": _images_per_second(state.history, task)},
                "weights": str(kept.relative_to(folder.path))}
@@ -122,6 +116,28 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
         write_json(folder.path / "metrics.json", results)
         folder.say(f"全部结果写在 {folder.path}")
     return results
+
+
+def fit(task: Task, recipe: Any, folder: RunFolder, world: World) -> tuple[RunState, Path]:
+    """Train ``task`` to the end, from where an earlier session left off, and load the weights that are kept into it.
+
+    Args:
+        recipe: with the sections ``Global`` and ``Optimizer``.
+
+    Returns:
+        The final state, and the checkpoint that was kept.
+    """
+    trainer = Trainer(task, recipe.Global, recipe.Optimizer, folder, world)
+    latest = checkpoint.find(folder.checkpoints / "latest")
+    if latest is not None:
+        trainer.resume(latest)
+    wait_for_all(world)  # gloo itself would wait only 30 s for the rank that has just written and drawn
+    with bound_to_cores(world):
+        state = trainer.fit()
+    kept = kept_weights(folder.path, recipe.Global.keep)
+    weights, meta = load_weights(kept)
+    apply_weights(task.model, weights, meta, path=kept)
+    return state, kept
 
 
 def _has(data: LabelledData, subset: str) -> bool:
@@ -175,13 +191,19 @@ def kept_weights(run: Path, keep: str) -> Path:
 
 
 def describe_run(loaded: Loaded, data: LabelledData, subsets: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What every ``metrics.json`` says of its circumstances."""
+    """What every classifier's ``metrics.json`` says of its circumstances."""
     return {
         "demo_data": data.source.demo,
         "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint(),
                     "counts": {name: data.counts(positions) for name, positions in subsets.items()}},
         "architecture": loaded.recipe.Arch["name"],
-        "seed": loaded.recipe.Global.seed,
+    } | circumstances(loaded.recipe.Global.seed)
+
+
+def circumstances(seed: int) -> dict[str, Any]:
+    """Seed, device and versions of a run."""
+    return {
+        "seed": seed,
         "device": paddle.get_device(),
         "versions": {"paddle_cxr": __version__, "paddle": paddle.__version__, "numpy": np.__version__,
                      "python": platform.python_version()},
@@ -193,12 +215,13 @@ def _images_per_second(history: list[dict[str, Any]], task: ClassificationTask) 
     return round(len(task.train) * len(history) / seconds, 2) if seconds else None
 
 
-def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
-    """Build everything, run two steps and say what a whole run would take.  Nothing is written."""
-    data = load_data(loaded, say, world)
-    task = ClassificationTask(loaded, data, world)
-    silent = _Silent(say)
-    trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, silent, world)
+def foretell(task: Task, loaded: Loaded, world: World, say: Callable[[str], None], what: str, images: int) -> None:
+    """Run two steps of a task and say what a whole run would take.  Nothing is written.
+
+    Args:
+        what: name of the network; images: number of training images.
+    """
+    trainer = Trainer(task, loaded.recipe.Global, loaded.recipe.Optimizer, _Silent(say), world)
     plan = task.plan(0)
     batches = task.batches(0, 0)
     trainer._set_mode()
@@ -214,7 +237,7 @@ def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
         peak = paddle.device.cuda.max_memory_allocated() / 2**20
     epoch = seconds[-1] * len(plan)
     epochs = loaded.recipe.Global.epochs
-    say(f"试运行（dry run）：{loaded.recipe.Arch['name']}，{number:,} 个可训练参数，训练集 {len(task.train)} 张，"
+    say(f"试运行（dry run）：{what}，{number:,} 个可训练参数，训练集 {images} 张，"
         f"每轮 {len(plan)} 步，第一批损失 {sums['loss'] / sums['count']:.4f}")
     say(f"每步 {seconds[-1]:.3f} 秒（第一步 {seconds[0]:.3f} 秒），每轮约 {epoch:.0f} 秒，"
         f"{epochs} 轮约 {epoch * epochs / 60:.1f} 分钟（不含验证），每个进程峰值内存 {peak:.0f} MiB，"

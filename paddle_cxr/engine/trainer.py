@@ -27,7 +27,7 @@ from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.precision import Precision
 from paddle_cxr.engine.state import RunState
 from paddle_cxr.errors import UserError
-from paddle_cxr.schema import GlobalSection
+from paddle_cxr.schema import TrainGlobal
 from paddle_cxr.weights import apply_weights, load_weights, save_weights
 
 
@@ -73,7 +73,7 @@ class Trainer:
         world: the ranks.
     """
 
-    def __init__(self, task: Task, settings: GlobalSection, optimizer: dict[str, Any], folder: RunFolder,
+    def __init__(self, task: Task, settings: TrainGlobal, optimizer: dict[str, Any], folder: RunFolder,
                  world: World) -> None:
         self.task, self.settings, self.folder, self.world = task, settings, folder, world
         self.optimizer, self.schedule = build_optimizer(optimizer, task.model, settings.epochs)

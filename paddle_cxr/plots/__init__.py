@@ -15,7 +15,7 @@ from paddle_cxr.plots.classification import (
 )
 from paddle_cxr.plots.curves import plot_cross_validation, plot_training_curves
 from paddle_cxr.plots.entities import CorpusFigures, plot_lorenz, plot_ranks, plot_top_entities, plot_types
-from paddle_cxr.plots.gallery import Example, plot_mistakes, plot_prediction, plot_samples
+from paddle_cxr.plots.gallery import Example, plot_mistakes, plot_prediction, plot_samples, plot_sheet
 from paddle_cxr.plots.similarity import plot_similarity
 from paddle_cxr.plots.style import use_chinese_font
 
@@ -32,6 +32,7 @@ __all__ = [
     "plot_ranks",
     "plot_roc",
     "plot_samples",
+    "plot_sheet",
     "plot_similarity",
     "plot_top_entities",
     "plot_training_curves",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,3 +184,24 @@ def picture(image: np.ndarray) -> np.ndarray:
     if low < 0 or high > 1:
         image = (image - low) / max(high - low, 1e-12)
     return np.rint(image * 255).astype(np.uint8)
+
+
+def plot_sheet(images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path, *, title: str,
+               demo: bool = False) -> Path:
+    """A contact sheet: images with a few lines under each.
+
+    Args:
+        images: uint8, ``[H, W]`` or ``[H, W, 3]`` each.
+        captions: one an image; long ones are wrapped, and cut after four lines.
+        path: PNG to write.
+        title: line above the figure.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with _grid(path, len(images), 0.75, title, demo) as cells:
+        for axes, image, caption in zip(cells, images, captions, strict=False):
+            show(axes, image)
+            lines = textwrap.wrap(caption, 34, max_lines=4, placeholder="…")
+            axes.text(0, -0.04, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
+    return Path(path)

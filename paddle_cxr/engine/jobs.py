@@ -1,0 +1,47 @@
+"""What ``tools/train.py`` does for each ``Global.task``: how the recipe is read, and what is run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from paddle_cxr.errors import UserError, did_you_mean
+from paddle_cxr.recipe import CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class Job:
+    """Two modules: reading a recipe must not load Paddle, whose threads are set up after it.
+
+    Attributes:
+        recipe: module with ``load(file, overrides) -> Loaded``.
+        run: module with ``check(recipe)``, which refuses wrong components before anything slow;
+            ``dry_run(loaded, world, say)`` and ``run(loaded, world, say)``.
+    """
+
+    recipe: str
+    run: str
+
+    @property
+    def load(self) -> Callable:
+        return importlib.import_module(self.recipe).load
+
+    def open(self) -> ModuleType:
+        """The module that runs it; imports Paddle."""
+        return importlib.import_module(self.run)
+
+
+JOBS = {
+    CLASSIFICATION: Job("paddle_cxr.recipe", "paddle_cxr.engine.classification"),
+    "diffusion": Job("paddle_cxr.tasks.diffusion.recipe", "paddle_cxr.tasks.diffusion.run"),
+}
+
+
+def job_named(task: str) -> Job:
+    """The job of ``Global.task``; raises :class:`UserError` naming those that there are."""
+    if task not in JOBS:
+        raise UserError(f"Global.task：tools/train.py 不认识任务 {task!r}{did_you_mean(task, JOBS)}"
+                        f"（可用：{'、'.join(JOBS)}；合成与分析的配方用 tools/synthesize.py 和 tools/analyze.py）")
+    return JOBS[task]
