@@ -1,4 +1,4 @@
-"""合成报告：python tools/synthesize.py -c configs/synthesis/reports.yaml [-o a.b.c=值]"""
+"""合成报告或图文对：python tools/synthesize.py -c configs/synthesis/pairs.yaml [-o a.b.c=值]"""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,11 @@ from paddle_cxr import cli  # noqa: E402
 
 
 def main(arguments):
-    from paddle_cxr.synthesis.run import synthesize
+    from paddle_cxr.synthesis.tasks import tool_for
 
-    return synthesize(arguments)
+    return tool_for(arguments)(arguments)
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser("按配方合成报告：抽取实体、写作、用 NER 检查，结果写到 Global.output_dir").parse_args())
+    cli.run(main, cli.parser("按配方合成，结果写到 Global.output_dir。Global.task: reports 写报告（抽取实体、写作、"
+                             "用 NER 检查）；pairs 再按报告画图、用裁判和坏图库筛选、重画，得到图文对").parse_args())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import writing_to
+from paddle_cxr.synthesis.lines import append_lines, cut_broken_end
 from paddle_cxr.synthesis.reports import Written, number_of
 
 ACCEPTED, REJECTED = "reports.jsonl", "rejected.jsonl"
@@ -61,7 +61,7 @@ class Store:
         self._digests: set[bytes] = set()
         for name, accepted in ((ACCEPTED, True), (REJECTED, False)):
             with writing_to(folder / name):
-                _cut_broken_end(folder / name)
+                cut_broken_end(folder / name)
                 self._read(folder / name, accepted)
 
     def _read(self, file: Path, accepted: bool) -> None:
@@ -91,7 +91,7 @@ class Store:
         for name, accepted in ((ACCEPTED, True), (REJECTED, False)):
             lines = [report.line + "\n" for report in unique if report.accepted is accepted]
             if lines:
-                _append(self.folder / name, "".join(lines))
+                append_lines(self.folder / name, "".join(lines))
         for report in unique:
             self.tally.add(report)
         return [report.accepted for report in unique]
@@ -112,35 +112,3 @@ def _kind(reason: str) -> str:
     section, _, said = reason.partition(": ")
     sides = [side for side in ("missing", "extra") if re.search(f"(^|; ){side} ", said)]
     return f"{section}: {' + '.join(sides)}" if sides else reason
-
-
-def _append(file: Path, text: str) -> None:
-    """Write whole lines and wait until the disk has them."""
-    rest = memoryview(text.encode("utf-8", "backslashreplace"))
-    # Unbuffered: on a full disk, closing would write what a buffer still holds behind the lines that were taken back.
-    with writing_to(file), open(file, "ab", buffering=0) as stream:
-        before = stream.tell()
-        try:
-            while rest:
-                rest = rest[stream.write(rest):]
-            os.fsync(stream.fileno())
-        except BaseException:  # a full disk, Ctrl-C: no half line
-            stream.truncate(before)
-            raise
-
-
-def _cut_broken_end(file: Path) -> None:
-    """Remove a last line without its end: the program was killed while writing it."""
-    if not file.exists():
-        return
-    with open(file, "r+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            stream.seek(start)
-            newline = stream.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                stream.truncate(start + newline + 1)
-                return
-            end = start
-        stream.truncate(0)

@@ -27,6 +27,8 @@ class FolderGenerator:
         UserError: no such folder, a pattern without ``{id}`` or with an unknown extension, no file that has it.
     """
 
+    redraws = False  # another seed gives the same image
+
     def __init__(self, folder: str, pattern: str = "{id}.png") -> None:
         self._folder, self._pattern = Path(folder), pattern
         self.title = self._folder.resolve().name

@@ -36,6 +36,7 @@ class PhantomGenerator:
     """
 
     title = "phantom"
+    many_processes = True
 
     def __init__(self, size: int = 224, vocabulary: Vocabulary | None = None) -> None:
         if not 32 <= size <= 2048:

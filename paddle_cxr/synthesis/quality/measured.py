@@ -61,6 +61,7 @@ class MeasuredJudge:
     """
 
     title = "measured"
+    many_processes = True
 
     def judge(self, images: Sequence[np.ndarray]) -> list[Verdict]:
         """A verdict for each image: uint8, ``[H, W]`` or ``[H, W, 3]``, any size."""

@@ -1,0 +1,199 @@
+"""``tools/synthesize.py`` with ``Global.task: pairs``: one shard from its first drawing to its last, then the merge."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from paddle_cxr.config import explained
+from paddle_cxr.cpu import available_cores
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.errors import UserError
+from paddle_cxr.files import write_atomic
+from paddle_cxr.synthesis.engines import engine_of
+from paddle_cxr.synthesis.pairs.decision import Outlook, Policy
+from paddle_cxr.synthesis.pairs.folder import Opened, open_folder
+from paddle_cxr.synthesis.pairs.merge import merge
+from paddle_cxr.synthesis.pairs.schema import PairsGlobal, PairsRecipe, check_recipe
+from paddle_cxr.synthesis.pairs.stages import PHANTOMS, TASKS, Row, Task
+from paddle_cxr.synthesis.pairs.store import Key, Store, image_path
+from paddle_cxr.synthesis.schema import load_recipe
+
+
+def synthesize_pairs(arguments: argparse.Namespace) -> int:
+    """What the tool does; returns the exit code."""
+    recipe, origins = load_recipe(arguments.config, arguments.override, PairsRecipe)
+    with explained(origins):
+        check_recipe(recipe)
+        shard, shards = division(recipe.Global)
+        with open_folder(recipe, shard, shards) as opened:
+            store = Store(opened.path, shard, shards)
+            store.begin()
+            with _saying_what_is_saved(opened.log):
+                Run(recipe, opened, store).all_steps()
+                merge(recipe, opened, shards)
+    return 0
+
+
+def division(settings: PairsGlobal) -> tuple[int, int]:
+    """(shard, shards): as the recipe says, or each rank of ``paddle.distributed.launch`` one shard.
+
+    Raises:
+        UserError: both.
+    """
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in
+                   (("PADDLE_TRAINER_ID", 0), ("PADDLE_TRAINERS_NUM", 1)))
+    if ranks == 1:
+        return settings.shard, settings.shards
+    if settings.shards > 1:
+        raise UserError(f"Global.shards：用 paddle.distributed.launch 启动了 {ranks} 个进程，每个就是一片；"
+                        "请去掉 Global.shards 和 Global.shard")
+    return rank, ranks
+
+
+@contextlib.contextmanager
+def _saying_what_is_saved(log: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, UserError):
+        with contextlib.suppress(UserError):  # on a full disk the log cannot be written either
+            log.say("已停下；做完的都已保存，再运行同一条命令就接着做")
+        raise
+
+
+class Run:
+    """One shard's drawings, judgements and comparisons.
+
+    Args:
+        recipe: checked.
+        opened: the output folder and the reports.
+        store: where rows go, with those of an earlier session.
+    """
+
+    def __init__(self, recipe: PairsRecipe, opened: Opened, store: Store) -> None:
+        self.recipe, self.opened, self.store, self.log = recipe, opened, store, opened.log
+        self.source, self.policy = opened.source, Policy.of(recipe)
+        # Made once, and not before it is needed: a model takes minutes to load, a finished run needs none.
+        self._tools = functools.cache(lambda stage: TASKS[stage].prepare(recipe, opened.vocabulary))
+
+    def all_steps(self) -> None:
+        """Draw, judge, compare, and again what did not pass, until nothing is left to do."""
+        own = self.source.own
+        begun = sum(outlook.next is None for outlook in map(self._outlook, own))
+        division = f"第 {self.store.shard} 片，共 {self.store.shards} 片；" if self.store.shards > 1 else ""
+        self.log.say(f"{division}{len(own)} 对图文，每对最多画 {self.policy.attempts} 次"
+                     + (f"；已有 {begun} 对做完" if begun else ""))
+        self._refuse_reports_without_entities()
+        if begun < len(own):
+            self._check_tools()
+        while any([self._stage(stage) for stage in TASKS]):
+            pass
+
+    def _outlook(self, number: int) -> Outlook:
+        return self.policy.outlook(self.store.rows, number, self.source.prompt(number))
+
+    def _refuse_reports_without_entities(self) -> None:
+        if self.recipe.Generator["name"] == PHANTOMS and self.source.without_entities:
+            raise UserError(f"Generator.name：模体（phantom）按实体画，而 {self.source.without_entities} 的报告没有 "
+                            "entities；请换成按文字画的生成器，或用本项目合成的报告")
+
+    def _check_tools(self) -> None:
+        """Make what this process will use, so that a missing bank shows before hours of drawing."""
+        for stage, task in TASKS.items():
+            if stage in self.policy.stages and self._alone(self._workers(task)):
+                self._tools(stage)
+
+    def _alone(self, workers: int | Literal["auto"]) -> bool:
+        """Whether the work is done in this process."""
+        return workers == 1 and self.recipe.Global.engine == "local"
+
+    def _stage(self, stage: str) -> bool:
+        """Do one stage for every pair that waits for it; returns whether there was any."""
+        keys = self.store.waiting(lambda number: self._outlook(number).next, self.source.own, stage)
+        if not keys:
+            return False
+        task, size = TASKS[stage], self.recipe.Global.chunk
+        again = Counter(attempt > 0 for _, attempt in keys)[True]
+        if again and stage == "draw":
+            self.log.say(f"{again} 对没有通过，换种子重画")
+        workers = self._workers(task)
+        workers = workers if workers == "auto" else min(workers, -(-len(keys) // size))
+        prepare, arguments = task.prepare, (self.recipe, self.opened.vocabulary)
+        if self._alone(workers):
+            prepare, arguments = self._tools, (stage,)
+        chunks = [keys[start:start + size] for start in range(0, len(keys), size)]
+        inputs = ([self._input(stage, key) for key in chunk] for chunk in chunks)
+        done = engine_of(self.recipe.Global)(task.work, inputs, workers, prepare, arguments)
+        with contextlib.closing(done) as results, Progress(task.verb, len(keys), self.log) as progress:
+            for chunk, rows in zip(chunks, results, strict=True):
+                self._save(stage, chunk, rows)
+                progress.add(len(rows))
+        return True
+
+    def _workers(self, task: Task) -> int | Literal["auto"]:
+        """Processes: as asked, or one a core; 1 where the component is not made to be made in several.
+
+        On Ray who asks for several workers means several machines or GPUs, each with a model of its own.
+        """
+        settings, many = self.recipe.Global, task.many_processes(self.recipe)
+        if settings.engine == "ray":
+            return settings.workers if many or settings.workers != "auto" else 1
+        if not many:
+            return 1
+        return available_cores() if settings.workers == "auto" else settings.workers
+
+    def _input(self, stage: str, key: Key) -> Any:
+        """What a worker gets: a request to draw, or the PNG file to look at."""
+        if stage == "draw":
+            return self.source.request(*key)
+        file = self.opened.path / self.store.rows.drawn[key].image
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise UserError(f"读不到画好的图 {file}（{error.strerror}）；请找回它，或用 -o Global.redo=[draw] 全部重画"
+                            ) from None
+
+    def _save(self, stage: str, keys: Sequence[Key], rows: Sequence[Row]) -> None:
+        """Keep a chunk: the images first, so that a row never tells of one that is not there."""
+        saved = []
+        for (number, attempt), row in zip(keys, rows, strict=True):
+            row = {"pair": number, "attempt": attempt} | row
+            if stage == "draw":
+                png = row.pop("png")
+                row["image"] = "" if png is None else image_path(number, self.source.request(number, attempt).id,
+                                                                 attempt)
+                if png is not None:
+                    write_atomic(self.opened.path / row["image"], lambda file, png=png: file.write_bytes(png))
+            saved.append(row)
+        self.store.add(stage, saved)
+
+
+class Progress:
+    """How far a stage is: a bar on a terminal, and every ten seconds a line in the log."""
+
+    def __init__(self, verb: str, total: int, log: RunFolder) -> None:
+        self.verb, self.total, self.log, self.done = verb, total, log, 0
+        self.started = self.noted = time.monotonic()
+        self.bar = log.progress(total, 0, verb)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, count: int) -> None:
+        """Count a chunk."""
+        self.done += count
+        self.bar.update(count)
+        now = time.monotonic()
+        if now - self.noted >= 10 or self.done == self.total:
+            self.noted, rate = now, self.done / max(now - self.started, 1e-3)
+            self.log.note(f"{self.verb} {self.done}/{self.total} 张，{rate:.1f} 张/秒，"
+                          f"剩余约 {(self.total - self.done) / rate:.0f} 秒")
