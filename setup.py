@@ -15,6 +15,9 @@ spm = ["sentencepiece>=0.2.2"]
 faiss = ["faiss-cpu>=1.8"]
 # PaddleNLP's own requirements let in newer releases of these, with which it cannot be imported.
 nlp = ["paddlenlp==3.0.0b4", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26", "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
+# ppdiffusers imports PaddleNLP.
+diffusion = ["ppdiffusers==0.29.0", *nlp]
+ray = ["ray[data]>=2.40,<3", "pyarrow<26"]
 setup(
     name="paddle_cxr",
     version=version,
@@ -48,7 +51,9 @@ setup(
         "analysis": analysis,
         "faiss": faiss,
         "nlp": [*nlp, *spm],
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "ruff>=0.6", *dicom, *onnx, *analysis, *spm,
+        "diffusion": diffusion,
+        "ray": ray,
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11", "ruff>=0.6", *dicom, *onnx, *analysis, *spm,
                  *faiss],
     },
     classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",

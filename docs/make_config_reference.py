@@ -25,7 +25,11 @@ from paddle_cxr.recipe import DEFAULTS  # noqa: E402
 from paddle_cxr.registry import accepted_arguments, components  # noqa: E402
 from paddle_cxr.schema import Component, Recipe, Section  # noqa: E402
 from paddle_cxr.synthesis.analysis_schema import AnalysisRecipe  # noqa: E402
+from paddle_cxr.synthesis.fidelity.schema import FidelityRecipe  # noqa: E402
+from paddle_cxr.synthesis.pairs.schema import PairsRecipe  # noqa: E402
+from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe  # noqa: E402
 from paddle_cxr.synthesis.schema import ReportsRecipe  # noqa: E402
+from paddle_cxr.tasks.diffusion.schema import DiffusionRecipe  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("config.md")
 
@@ -157,12 +161,22 @@ KINDS = (
     Kind("writer", "报告写作（Writer）", "Writer", "合成报告用：把实体写成 FINDINGS 和 IMPRESSION。",
          supplied=["vocabulary"]),
     Kind("ner", "命名实体识别（NER）", "NER", "检查报告、分析语料用：文字里提到了哪些实体。", supplied=["vocabulary"]),
+    Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型用；也可写在 `Reports.pairs`（只用文字）、"
+         "`Real.pairs` 等处。"),
+    Kind("generator", "画图（Generator）", "Generator", "合成图文对用：按 IMPRESSION 画一张图。",
+         supplied=["vocabulary"]),
+    Kind("judge", "裁判（Judge）", "Judge", "质量控制用：回答六个问题，见[质量控制](quality.md)。"),
+    Kind("encoder", "编码器（encoder）", "Similarity.encoder", "图像 → 特征：比较相似度、计算逼真度用。"),
 )
 # What recipes there are: the heading of its keys, what stands before each section's name, and its schema.
 RECIPES = (
     ("全部的键", "", Recipe),
     ("合成报告的键（configs/synthesis/reports.yaml）", "合成报告 ", ReportsRecipe),
     ("语料分析的键（configs/synthesis/analysis.yaml）", "语料分析 ", AnalysisRecipe),
+    ("训练扩散模型的键（configs/diffusion_phantom.yaml）", "扩散模型 ", DiffusionRecipe),
+    ("合成图文对的键（configs/synthesis/pairs.yaml）", "合成图文对 ", PairsRecipe),
+    ("质量控制的键（configs/synthesis/quality.yaml）", "质量控制 ", CurationRecipe),
+    ("逼真度的键（configs/synthesis/fidelity.yaml）", "逼真度 ", FidelityRecipe),
 )
 
 

@@ -39,12 +39,12 @@ class Loaded:
         return tuple(ClassInfo(c.name, c.zh, c.en, tuple(c.aliases)) for c in self.recipe.Global.classes)
 
 
-def task_of(file: str | Path, overrides: Sequence[str] = ()) -> str:
+def task_of(file: str | Path, overrides: Sequence[str] = (), default: str = CLASSIFICATION) -> str:
     """``Global.task`` of a recipe, which decides how the rest of it is read; nothing else is checked."""
     raw, origins = read_recipe(file)
     apply_overrides(raw, overrides, origins)
     settings = raw.get("Global")
-    return str(settings.get("task", CLASSIFICATION)) if isinstance(settings, dict) else CLASSIFICATION
+    return str(settings.get("task", default)) if isinstance(settings, dict) else default
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:

@@ -25,8 +25,8 @@ class PairsFile(PairSource):
 
     Of each line ``image`` (relative to ``root``) and at least one of ``impression`` and ``findings`` are needed; a line
     without any text is left out and counted in ``notices``.  ``id`` (without one: the image), ``patient_id``, ``view``
-    and ``split`` are used where present, in JSONL ``entities`` and ``labels`` too.  A table's other columns and who
-    made a synthetic pair are kept in ``Record.extra``; pairs drawn by the generator ``phantom`` make the source a demo.
+    and ``split`` are used where present, in JSONL ``entities``, ``labels`` and ``side`` too.  A table's other columns
+    and who made a synthetic pair are kept in ``Record.extra``; a generator with phantom in its title makes it a demo.
 
     Args:
         file: the list.
@@ -50,7 +50,7 @@ class PairsFile(PairSource):
         records = list(_with_text(_unique(_pairs(rows, names, folder)), path, self.notices))
         if not records:
             raise UserError(f"{path} 里一个图文对也没有")
-        self.demo = any(record.extra.get("generator") == "phantom" for record in records)
+        self.demo = any("phantom" in record.extra.get("generator", "") for record in records)
         super().__init__(folder.resolve().name, folder, records)
 
     @classmethod
@@ -123,7 +123,7 @@ def _pairs(rows: Iterator[_Row], names: Mapping[str, str], root: Path) -> Iterat
             extra=extra, id=texts["id"] or path,
             findings=texts["findings"].strip(), impression=texts["impression"].strip(),
             entities=_entities(row.get("entities"), where), labels=_labels(row.get("labels"), where),
-            view=texts["view"])
+            view=texts["view"], side=check_type(row.get("side"), str | None, f"{where} 的 side") or None)
 
 
 def _entities(value: Any, where: str) -> tuple[dict[str, str], ...]:

@@ -22,7 +22,8 @@ class Phantoms(Source):
         per_class: images a class.
         seed: of the generator.
         size: side of the square images in pixels.
-        classes: the classes (supplied by the program); each must match, by name or alias, one that the generator knows.
+        classes: the classes (supplied by the program); each must be, by name or alias, ``normal``, a drawer
+            (``covid``, ``effusion`` …) or one on a side (``effusion:left``).
 
     Raises:
         UserError: a class the generator cannot draw, or an argument out of range.
@@ -40,7 +41,7 @@ class Phantoms(Source):
             raise UserError(f"Phantoms：有两个类别对应同一种模体（{'、'.join(self._drawn)}）；请检查 aliases")
         self._seed, self._size = seed, size
         # The seed is part of the names: a film of another seed is another patient's, never seen in training.
-        records = [Record(f"phantom/{seed}/{name}/{turn:04d}", label,
+        records = [Record(f"phantom/{seed}/{name.replace(':', '-')}/{turn:04d}", label,
                           patient_id=f"phantom-{seed}-{turn * len(classes) + label}")
                    for turn in range(per_class) for label, name in enumerate(self._drawn)]
         super().__init__("phantom", "phantom", classes, records)
@@ -52,10 +53,10 @@ class Phantoms(Source):
 
     def read(self, index: int) -> np.ndarray:
         """Draw image ``index``, uint8 ``[size, size]``."""
-        from paddle_cxr.data.phantom import draw_image
+        from paddle_cxr.data.phantom import Finding, draw_image
 
-        label = self._drawn[self.records[index].label]
-        return draw_image(label, seed=self._seed, index=index, size=self._size)
+        name, _, side = self._drawn[self.records[index].label].partition(":")
+        return draw_image([Finding(name, side)] if side else name, seed=self._seed, index=index, size=self._size)
 
     def locate(self, index: int) -> str:
         """The made-up name."""
@@ -71,10 +72,12 @@ class Phantoms(Source):
 
 def _drawable(info: ClassInfo) -> str:
     """The generator's name for a class."""
-    from paddle_cxr.data.phantom import CLASSES
+    from paddle_cxr.data.phantom import CLASSES, DRAWERS
 
-    for name in CLASSES:
+    sided = [f"{name}:{side}" for name, drawer in DRAWERS.items() for side in drawer.sides]
+    for name in dict.fromkeys((*CLASSES, *DRAWERS, *sided)):
         if info.matches(name):
             return name
-    raise UserError(f"内置仿真数据（phantom）画不出类别 {info.name}；请把 {'、'.join(CLASSES)} 之一写进它的 aliases，"
-                    "或使用真实数据并删去 fallback")
+    others = [name for name in DRAWERS if name not in CLASSES]
+    raise UserError(f"内置仿真数据（phantom）画不出类别 {info.name}；请把 {'、'.join(CLASSES)} 之一写进它的 aliases"
+                    f"（也可以是 {'、'.join(others)}，或写明左右，如 effusion:left），或使用真实数据并删去 fallback")
