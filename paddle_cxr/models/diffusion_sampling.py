@@ -18,8 +18,8 @@ import numpy as np
 import paddle
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.models.attention_reuse import reusing_keys_and_values
 from paddle_cxr.models.noise_schedule import Scheduler
+from paddle_cxr.models.unet_for_drawing import prepared_for_drawing
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -80,7 +80,7 @@ def denoise(model: LatentDiffusion, latents: Tensor, context: Tensor, empty: Ten
     """
     if empty is not None:  # both questions in one batch: [2 N, L, D]
         context = paddle.concat([empty.expand(context.shape), context])
-    with reusing_keys_and_values(model.unet):
+    with prepared_for_drawing(model.unet):
         for time in stepper.timesteps.tolist():
             question = latents if empty is None else paddle.concat([latents, latents])
             answer = model.unet(question, time, encoder_hidden_states=context, return_dict=False)[0]
