@@ -8,6 +8,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from paddle_cxr.config import explained
 from paddle_cxr.cpu import available_cores
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
-from paddle_cxr.processes import in_order
 from paddle_cxr.registry import build, check, find
 from paddle_cxr.synthesis.acceptance import write_acceptance
 from paddle_cxr.synthesis.connection import check_url, check_variable
+from paddle_cxr.synthesis.engines import engine_of
 from paddle_cxr.synthesis.folder import open_folder
 from paddle_cxr.synthesis.plan import Plan
 from paddle_cxr.synthesis.reports import Maker, Order, build_maker, make
@@ -76,7 +77,9 @@ def _check_workers(recipe: ReportsRecipe) -> None:
     if not 1 <= workers <= MOST_WORKERS:
         raise UserError(f"Global.workers：应不小于 1，不大于 {MOST_WORKERS}，现在是 {workers}")
     name = recipe.Writer["name"]
-    if workers > 1 and not getattr(find("writer", name, "Writer"), "many_processes", False):
+    # On Ray who asks for several workers means several machines or GPUs, each with a model of its own.
+    if (workers > 1 and recipe.Global.engine == "local"
+            and not getattr(find("writer", name, "Writer"), "many_processes", False)):
         raise UserError(f"Global.workers：{name} 只能用 1 个进程，现在是 {workers}；几个进程会各占一份模型或限速，"
                         "请改为 auto，要更快就调 Writer 的 concurrency 或 batch_size")
 
@@ -121,7 +124,7 @@ class Run:
         if self.store.done():
             self.folder.say(f"接着写：已有 {len(tally.accepted)} 份通过、{len(tally.rejected)} 份被拒")
         self.folder.say(f"词表 {plan.vocabulary.name}，{len(plan.vocabulary)} 项；要写 {len(plan)} 份报告，"
-                        f"{self.workers} 个进程")
+                        + (f"{self.workers} 个进程" if self.workers != "auto" else "进程数由 Ray 定"))
         # Never fewer than an earlier session has begun.
         begun = 1 + max(map(plan.round_of, self.store.done()), default=0)
         for round_ in range(min(max(self.recipe.Global.rounds, begun), MOST_ROUNDS)):
@@ -155,11 +158,12 @@ class Run:
             return
         if round_:
             self.folder.say(f"第 {round_ + 1} 轮：补写 {len(orders)} 份（用被拒报告放回的实体）")
-        workers = min(self.workers, -(-len(orders) // size))
+        workers = self.workers if self.workers == "auto" else min(self.workers, -(-len(orders) // size))
         chunks = (orders[start:start + size] for start in range(0, len(orders), size))
-        prepare, arguments = (build_maker, (self.recipe,)) if workers > 1 else (self.maker, ())
-        progress = Progress(len(orders), self.folder)
-        with contextlib.closing(in_order(make, chunks, workers, prepare, arguments)) as written, progress:
+        here = workers == 1 and self.recipe.Global.engine == "local"
+        prepare, arguments = (self.maker, ()) if here else (build_maker, (self.recipe,))
+        engine, progress = engine_of(self.recipe.Global), Progress(len(orders), self.folder)
+        with contextlib.closing(engine(make, chunks, workers, prepare, arguments)) as written, progress:
             for reports in written:
                 progress.add(self.store.add(reports))
 
@@ -193,9 +197,17 @@ class Progress:
                              f"{self.done / seconds:.1f} 份/秒，剩余约 {left:.0f} 秒")
 
 
-def _workers(recipe: ReportsRecipe) -> int:
-    """Processes: as asked, or one a core where writer and NER are made to be made in each (``many_processes``)."""
-    if recipe.Global.workers != "auto":
-        return recipe.Global.workers
+def _workers(recipe: ReportsRecipe) -> int | Literal["auto"]:
+    """Processes: as asked, or one a core (on Ray: as many as there is room for) where each may have its own parts."""
+    settings = recipe.Global
+    if settings.workers != "auto":
+        return settings.workers
+    if not _in_many_processes(recipe):
+        return 1
+    return "auto" if settings.engine == "ray" else available_cores()
+
+
+def _in_many_processes(recipe: ReportsRecipe) -> bool:
+    """Whether writer and NER are made to be made in every process (``many_processes``)."""
     parts = (find("writer", recipe.Writer.get("name"), "Writer"), find("ner", recipe.NER.get("name"), "NER"))
-    return available_cores() if all(getattr(part, "many_processes", False) for part in parts) else 1
+    return all(getattr(part, "many_processes", False) for part in parts)

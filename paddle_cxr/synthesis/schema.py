@@ -10,6 +10,7 @@ from pydantic import Field
 
 from paddle_cxr.config import Origins, apply_overrides, explained, read_recipe
 from paddle_cxr.schema import Component, Section, checked
+from paddle_cxr.synthesis.engines import EngineKeys
 
 S = TypeVar("S", bound=Section)
 
@@ -18,7 +19,7 @@ MOST_ROUNDS = 100
 MOST_WORKERS = 256
 
 
-class ReportsGlobal(Section):
+class ReportsGlobal(EngineKeys):
     task: Literal["reports"] = Field("reports", description="合成什么：reports = 报告")
     output_dir: str = Field(min_length=1, description="输出目录：reports.jsonl、rejected.jsonl、report.md 等")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="随机种子；实体组合、措辞都由它决定")
@@ -26,7 +27,8 @@ class ReportsGlobal(Section):
     attempts: int = Field(5, ge=1, le=100, description="每一段最多写几次；都不通过则这份报告算作被拒")
     rounds: int = Field(3, ge=1, le=MOST_ROUNDS,
                         description="写几轮：第一轮以后，用被拒报告放回的实体重新抽样补写；增大后可接着补写")
-    workers: int | Literal["auto"] = Field("auto", description="进程数；auto：语法写作与词典 NER 用全部核，否则 1")
+    workers: int | Literal["auto"] = Field("auto", description="进程数；auto：语法写作与词典 NER 用全部核"
+                                                                       "（engine: ray：集群放得下多少就多少），否则 1")
     chunk: int = Field(200, ge=1, description="每多少份报告保存一次")
     shard: int = Field(0, ge=0, description="只写第几片（从 0 数）；各片合起来仍不超过每个实体的上限")
     shards: int = Field(1, ge=1, description="一共分几片")
