@@ -17,7 +17,7 @@ faiss = ["faiss-cpu>=1.8"]
 nlp = ["paddlenlp==3.0.0b4", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26", "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
 # ppdiffusers imports PaddleNLP.
 diffusion = ["ppdiffusers==0.29.0", *nlp]
-ray = ["ray[data]>=2.40,<3", "pyarrow<26"]
+ray = ["ray[data,client]>=2.52,<3"]
 setup(
     name="paddle_cxr",
     version=version,

@@ -11,6 +11,7 @@ from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text, writing_to
+from paddle_cxr.synthesis.engines import EngineKeys
 from paddle_cxr.synthesis.schema import ReportsRecipe
 from paddle_cxr.synthesis.store import ACCEPTED, REJECTED
 
@@ -18,7 +19,8 @@ INPUTS = "inputs.json"
 # May differ between a run and its continuation: a server may move, and what these files hold is compared instead.
 _HARMLESS = {"Global.rounds", "Vocabulary.file", "Writer.prompts", "Writer.url", "Writer.key_variable",
              "Writer.concurrency", "Writer.requests_per_minute", "Writer.timeout", "Writer.retries", "Writer.price",
-             "Writer.batch_size", "Writer.device", "NER.batch_size"}
+             "Writer.batch_size", "Writer.device", "NER.batch_size",
+             *(f"Global.{key}" for key in EngineKeys.model_fields)}
 
 
 @contextlib.contextmanager

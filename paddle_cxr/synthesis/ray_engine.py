@@ -246,6 +246,9 @@ def _knock(address: str) -> None:
 
 
 def _no_ray(address: str, error: Exception) -> UserError:
+    if address == "local":
+        return UserError(f"engine: ray：本机的 Ray 没有起来（{_first_line(error)}）；"
+                         "机器太忙时过一会儿再试，或改为 engine: local")
     return UserError(f"Global.ray_address：连不上 Ray（{address}：{_first_line(error)}）；请先在主节点运行 "
                      "ray start --head，再检查地址、端口、令牌（RAY_AUTH_TOKEN）和各节点的 Ray、Python 版本")
 
