@@ -47,8 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if word == "cut" and nth <= 3:  # the first three connections break after a third of the file
-            body = body[:1_000_000]
+        if word == "cut" and nth <= 3:  # the first three connections break after a good quarter of the file
+            body = body[:800_000]
         if word == "dead":
             body = body[:1_000_000] if nth == 1 else b""
         if word == "slow":
@@ -96,7 +96,7 @@ def test_a_file_is_fetched_once(server, tmp_path):
 def test_a_line_that_breaks_is_taken_up_where_it_broke(server, tmp_path):
     assert fetch(f"{server.url}/cut.bin", CHECKSUM, tmp_path).read_bytes() == CONTENT
     starts = [int((entry[1] or "bytes=0-")[6:-1]) for entry in server.log]
-    assert len(starts) == 4 and min(np.diff(starts)) > 900_000
+    assert len(starts) == 4 and min(np.diff(starts)) > 700_000  # libraries differ in what they keep of a broken read
 
 
 def test_a_part_of_an_earlier_run_is_used(server, tmp_path):
