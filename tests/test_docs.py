@@ -202,7 +202,7 @@ def test_quoted_errors_of_recipes_are_the_real_ones(page: Path, command: str, an
     try:
         if words[0] in SYNTHESIS:
             check_synthesis(words)
-        check_all(recipe.load(config(words), overrides(words)))
+        check_all(job_named(recipe.task_of(config(words), overrides(words))).load(config(words), overrides(words)))
     except UserError as error:
         assert answer == f"错误：{error}"
     else:

@@ -10,7 +10,6 @@ An encoder has ``title``, ``dim`` and ``encode(images)``.  The same threshold do
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
@@ -24,6 +23,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.registry import find, register
+from paddle_cxr.synthesis.device import use_device
 from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.weights import apply_weights, load_weights, read_safetensors
 
@@ -147,8 +147,8 @@ class RadDino:
         import_paddle()
         from paddle_cxr.models.dinov2 import Dinov2Config
 
-        config = _read_json(path / CONFIG, Dinov2Config, {"model_type": "dinov2"})
-        self._preprocess = _read_json(path / PREPROCESSING, ImagePreprocessing)
+        config = read_json_as(path / CONFIG, Dinov2Config, {"model_type": "dinov2"})
+        self._preprocess = read_json_as(path / PREPROCESSING, ImagePreprocessing)
         if config.num_channels != 3:
             raise UserError(f"{path / CONFIG}：num_channels 应为 3，现在是 {config.num_channels}")
         crop = self._preprocess.crop_size
@@ -157,7 +157,7 @@ class RadDino:
                             f"{config.patch_size}；两个文件不属于同一个模型，请重新下载整个文件夹")
         self.title, self.dim = path.resolve().name, config.hidden_size
         self._weights, self._batch_size = path / WEIGHTS, batch_size
-        _use_device(device)
+        use_device(device)
         self._model = _read_dinov2(self._weights, config)
 
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -171,7 +171,7 @@ class RadDino:
                            lambda x: self._model(x)[:, 0])
 
 
-def _read_json(file: Path, kind: type[Checked], required: dict[str, str] | None = None) -> Checked:
+def read_json_as(file: Path, kind: type[Checked], required: dict[str, str] | None = None) -> Checked:
     """The content of ``file`` as ``kind``, with ``required`` values at some keys."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -235,7 +235,7 @@ class ResNetFeatures:
             raise UserError(f"{self._weights}：ResNetFeatures 需要本项目训练的 ResNet，"
                             f"它的网络结构（architecture）是 {architecture!r}")
         self._preprocess = _recorded_preprocessing(meta, self._weights)
-        _use_device(device)
+        use_device(device)
         channels = self._preprocess.image_shape[0]
         self._model = find("arch", architecture, f"{self._weights} 的 architecture")(class_num=0, in_channels=channels)
         apply_weights(self._model, state, meta, path=self._weights, allow_head_mismatch=True)
@@ -276,14 +276,6 @@ def _recorded_preprocessing(meta: dict[str, Any], weights: Path) -> Preprocess:
 def _check_batch_size(name: str, batch_size: int) -> None:
     if batch_size < 1:
         raise UserError(f"{name} 的 batch_size 应 ≥ 1，现在是 {batch_size}")
-
-
-def _use_device(wanted: str) -> None:
-    """Set Paddle's device; each rank that a launcher started takes the GPU that it was given."""
-    from paddle_cxr.engine.distributed import World, select_device
-
-    select_device(wanted, World(*(int(os.environ.get(name, default)) for name, default in
-                                  (("PADDLE_TRAINER_ID", 0), ("PADDLE_TRAINERS_NUM", 1)))))
 
 
 def _in_batches(images: Sequence[np.ndarray], size: int, dim: int, weights: Path,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.registry import register
+from paddle_cxr.synthesis.device import enough_memory, use_device
 from paddle_cxr.synthesis.generators.base import Drawn, ImageRequest
+
+_OUT_OF_MEMORY = ("Generator.batch_size", "请改小 Generator.batch_size 或 Generator.size；重新运行同一条命令就接着画")
 
 
 @register("generator")
@@ -53,9 +54,9 @@ class DiffusersGenerator:
         import_paddle()
         from paddle_cxr.models.latent_diffusion import load_latent_diffusion
 
-        _use_device(device)
+        use_device(device)
         place = Path(folder)
-        with _enough_memory():
+        with enough_memory(*_OUT_OF_MEMORY):
             self._model = load_latent_diffusion(place)
         self._size = size or self._model.image_size
         _check_range("size", self._size, 8, 4096)
@@ -73,7 +74,7 @@ class DiffusersGenerator:
         from paddle_cxr.models.latent_diffusion import sample
 
         prompts = [request.prompt for request in requests]
-        with _enough_memory():
+        with enough_memory(*_OUT_OF_MEMORY):
             images = sample(self._model, prompts, [request.seed for request in requests], height=self._size,
                             width=self._size, **self._settings)
         cut = [self._model.tokenizer.encode(prompt)[1] for prompt in prompts]
@@ -86,14 +87,6 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"Generator.{name}：应在 {low} 与 {high} 之间，现在是 {value}")
 
 
-def _use_device(wanted: str) -> None:
-    """Set Paddle's device; each rank that a launcher started takes the GPU that it was given."""
-    from paddle_cxr.engine.distributed import World, select_device
-
-    select_device(wanted, World(int(os.environ.get("PADDLE_TRAINER_ID", 0)),
-                                int(os.environ.get("PADDLE_TRAINERS_NUM", 1))))
-
-
 def _saw_only_phantoms(folder: Path) -> bool:
     """What a folder written by this project says of itself; a published one has no ``model.json``."""
     try:
@@ -103,15 +96,3 @@ def _saw_only_phantoms(folder: Path) -> bool:
     except (OSError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{folder / 'model.json'} 损坏或无法读取：不知道模型是否只见过模体（phantom）；"
                         "请换一个检查点（checkpoint）") from None
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say what to do about a batch that the memory cannot hold; Paddle raises both of these for it."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-            raise
-        raise UserError("Generator.batch_size：内存或显存不够（out of memory）；请改小 Generator.batch_size 或 "
-                        "Generator.size；重新运行同一条命令就接着画") from None

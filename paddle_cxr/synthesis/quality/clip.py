@@ -17,7 +17,8 @@ import pydantic
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.quiet import import_paddle
-from paddle_cxr.synthesis.encoders import CONFIG, PREPROCESSING, ImagePreprocessing, _read_json, _use_device
+from paddle_cxr.synthesis.device import use_device
+from paddle_cxr.synthesis.encoders import CONFIG, PREPROCESSING, ImagePreprocessing, read_json_as
 from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.weights import apply_weights, load_weights
 
@@ -111,8 +112,8 @@ class Clip:
         weights = PADDLE_WEIGHTS if paddle_layout else WEIGHTS
         require_files(path, (CONFIG, PREPROCESSING, VOCABULARY, MERGES, weights), "CLIP",
                       "（例如 openai/clip-vit-base-patch16）")
-        config = _read_json(path / CONFIG, ClipConfig, {"model_type": "clip"})
-        self._preprocess = _read_json(path / PREPROCESSING, ClipPreprocessing)
+        config = read_json_as(path / CONFIG, ClipConfig, {"model_type": "clip"})
+        self._preprocess = read_json_as(path / PREPROCESSING, ClipPreprocessing)
         size, crop = config.vision_config.image_size, self._preprocess.crop_size
         if (crop.height, crop.width) != (size, size):
             raise UserError(f"{path / PREPROCESSING}：crop_size {crop.height}×{crop.width} 与 {CONFIG} 的 image_size "
@@ -125,7 +126,7 @@ class Clip:
         if len(self._tokenizer) > config.text_config.vocab_size:
             raise UserError(f"{path / VOCABULARY} 有 {len(self._tokenizer)} 个词，{CONFIG} 的 vocab_size 是 "
                             f"{config.text_config.vocab_size}；两个文件不属于同一个模型，请重新下载整个文件夹")
-        _use_device(device)
+        use_device(device)
         self._model = _read_model(nlp, self._file, config, self._tokenizer.eos_token_id)
         self.scale = float(np.exp(self._finite(self._model.logit_scale.numpy())).item())
 

@@ -15,6 +15,7 @@ from typing import Any
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.quiet import import_paddle
+from paddle_cxr.synthesis.device import use_device
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
@@ -77,8 +78,6 @@ def load_language_model(folder: Path, weights: Sequence[Path], dtype: str, devic
     import_paddle()
     import paddle
 
-    from paddle_cxr.engine.distributed import World, select_device
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,7 +85,7 @@ def load_language_model(folder: Path, weights: Sequence[Path], dtype: str, devic
     except Exception as error:  # beside releases it does not know, it fails in many ways
         raise UserError(f"LocalWriter 需要 PaddleNLP，但导入失败（{one_line(error)}）；"
                         "请运行 pip install -e \".[nlp]\"，或改用 ChatWriter、GrammarWriter") from None
-    select_device(device, World())
+    use_device(device)
     on_gpu = paddle.get_device().startswith("gpu")
     if dtype == "auto":
         dtype = "bfloat16" if on_gpu and paddle.amp.is_bfloat16_supported() else "float32"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.registry import register
+from paddle_cxr.synthesis.device import enough_memory
 from paddle_cxr.synthesis.endpoint import check_ranges
 from paddle_cxr.synthesis.writers.answers import AnswerError, read_answer
 from paddle_cxr.synthesis.writers.base import Reply, Request
@@ -20,6 +20,9 @@ from paddle_cxr.synthesis.writers.prompts import Prompts
 
 if TYPE_CHECKING:
     from paddle import Tensor
+
+_OUT_OF_MEMORY = ("Writer.batch_size", "请改小 Writer.batch_size 或 Writer.max_new_tokens，或换小一点的模型；"
+                                       "重新运行同一条命令就接着写")
 
 
 @register("writer")
@@ -91,7 +94,7 @@ class LocalWriter:
             seeds = [request.seed for request in requests]
             # PaddleNLP's place for it; greedy search then finds one token to choose, so that it samples.
             self._model.adjust_logits_during_generation = NucleusSampling(seeds, self._temperature, self._top_p)
-        with paddle.no_grad(), _enough_memory():
+        with paddle.no_grad(), enough_memory(*_OUT_OF_MEMORY):
             written, _ = self._model.generate(
                 paddle.to_tensor(ids), attention_mask=paddle.to_tensor(mask),
                 position_ids=paddle.to_tensor(np.maximum(mask.cumsum(axis=1) - 1, 0)),
@@ -202,15 +205,3 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
             raise UserError(f"Writer.folder：结束符（eos_token_id）应为词号，现在是 {value!r}；"
                             "请检查 config.json 或 generation_config.json")
     raise UserError("Writer.folder：模型没有结束符（eos_token_id）；请检查 config.json 或 generation_config.json")
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say what to do about a batch that the memory cannot hold; Paddle raises both of these for it."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-            raise
-        raise UserError("Writer.batch_size：内存或显存不够（out of memory）；请改小 Writer.batch_size 或 "
-                        "Writer.max_new_tokens，或换小一点的模型；重新运行同一条命令就接着写") from None
