@@ -22,6 +22,16 @@ def dump(recipe: Section) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
 
 
+def holds_another_task(path: Path, task: str) -> bool:
+    """Whether an output folder's ``config.yaml`` is of another task than ``task``, or cannot be read."""
+    try:
+        return yaml.safe_load((path / "config.yaml").read_text("utf-8"))["Global"]["task"] != task
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return True
+
+
 def rename_aside(path: Path, why: str) -> str:
     """Rename an output folder after the time it was made; returns what to tell the user."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((path / "config.yaml").stat().st_mtime))

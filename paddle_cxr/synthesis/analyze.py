@@ -8,10 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import yaml
-
 from paddle_cxr.config import explained
-from paddle_cxr.engine.continuing import dump
+from paddle_cxr.engine.continuing import dump, holds_another_task
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import write_table
@@ -68,13 +66,7 @@ def _check(recipe: AnalysisRecipe) -> None:
 
 def _check_folder(folder: Path) -> None:
     """An analysis made again replaces the old one, but never another run's ``config.yaml``: that could not go on."""
-    try:
-        task = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["Global"]["task"]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        task = None
-    if task != "analysis":
+    if holds_another_task(folder, "analysis"):
         raise UserError(f"Global.output_dir：{folder} 是别的运行的输出目录（里面的 config.yaml 不是分析的），"
                         "请给分析另选一个目录")
 

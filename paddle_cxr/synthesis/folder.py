@@ -10,8 +10,9 @@ from pathlib import Path
 from paddle_cxr.engine.continuing import differences, dump, rename_aside
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
-from paddle_cxr.files import write_json, write_text, writing_to
+from paddle_cxr.files import write_json, write_text
 from paddle_cxr.synthesis.engines import EngineKeys
+from paddle_cxr.synthesis.locks import Taken, locked
 from paddle_cxr.synthesis.schema import ReportsRecipe
 from paddle_cxr.synthesis.store import ACCEPTED, REJECTED
 
@@ -81,17 +82,9 @@ def _changed(file: Path, inputs: Mapping[str, str | None]) -> list[str]:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Refuse a second program that writes to the folder; a killed one's lock is released by the system."""
-    with writing_to(path):
-        path.mkdir(parents=True, exist_ok=True)
-        file = open(path / ".lock", "w")
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Global.output_dir：另一个程序正在写 {path}；请等它结束，或换一个目录"
-                            "（分片的几个程序要各用一个目录）") from None
-        except (ImportError, OSError):  # Windows, or a file system without locks: two programs are the user's care
-            pass
-        yield
+    try:
+        with locked(path / ".lock"):
+            yield
+    except Taken:
+        raise UserError(f"Global.output_dir：另一个程序正在写 {path}；请等它结束，或换一个目录"
+                        "（分片的几个程序要各用一个目录）") from None

@@ -9,12 +9,17 @@ from paddle_cxr.files import writing_to
 
 
 def append_lines(file: Path, text: str) -> None:
-    """Write whole lines and wait until the disk has them.
+    """Write whole lines and wait until the disk has them; see :func:`append_bytes`."""
+    append_bytes(file, text.encode("utf-8", "backslashreplace"))
+
+
+def append_bytes(file: Path, data: bytes) -> None:
+    """Write ``data`` and wait until the disk has it.
 
     Raises:
-        UserError: the disk is full; what was written of the lines is taken back.
+        UserError: the disk is full; what was written of ``data`` is taken back.
     """
-    rest = memoryview(text.encode("utf-8", "backslashreplace"))
+    rest = memoryview(data)
     # Unbuffered: on a full disk, closing would write what a buffer still holds behind the lines that were taken back.
     with writing_to(file), open(file, "ab", buffering=0) as stream:
         before = stream.tell()

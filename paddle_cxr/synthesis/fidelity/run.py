@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paddle_cxr.config import explained
-from paddle_cxr.engine.continuing import dump
+from paddle_cxr.engine.continuing import dump, holds_another_task
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_text
@@ -69,12 +67,6 @@ def _read_sets(recipe: FidelityRecipe) -> tuple[ImageSet, Sequence[ImageSet], Im
 
 def _check_folder(folder: Path) -> None:
     """Figures made again replace the old ones, but never another run's ``config.yaml``: that could not go on."""
-    try:
-        task = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["Global"]["task"]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        task = None
-    if task != "fidelity":
+    if holds_another_task(folder, "fidelity"):
         raise UserError(f"Global.output_dir：{folder} 是别的运行的输出目录（里面的 config.yaml 不是 fidelity 的），"
                         "请另选一个目录")

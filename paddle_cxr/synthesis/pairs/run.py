@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from paddle_cxr.synthesis.pairs.merge import merge
 from paddle_cxr.synthesis.pairs.schema import PairsGlobal, PairsRecipe, check_recipe
 from paddle_cxr.synthesis.pairs.stages import PHANTOMS, TASKS, Row, Task
 from paddle_cxr.synthesis.pairs.store import Key, Store, image_path
+from paddle_cxr.synthesis.progress import Progress
 from paddle_cxr.synthesis.schema import load_recipe
 
 
@@ -130,7 +130,7 @@ class Run:
         chunks = [keys[start:start + size] for start in range(0, len(keys), size)]
         inputs = ([self._input(stage, key) for key in chunk] for chunk in chunks)
         done = engine_of(self.recipe.Global)(task.work, inputs, workers, prepare, arguments)
-        with contextlib.closing(done) as results, Progress(task.verb, len(keys), self.log) as progress:
+        with contextlib.closing(done) as results, Progress(self.log, task.verb, len(keys)) as progress:
             for chunk, rows in zip(chunks, results, strict=True):
                 self._save(stage, chunk, rows)
                 progress.add(len(rows))
@@ -172,28 +172,3 @@ class Run:
                     write_atomic(self.opened.path / row["image"], lambda file, png=png: file.write_bytes(png))
             saved.append(row)
         self.store.add(stage, saved)
-
-
-class Progress:
-    """How far a stage is: a bar on a terminal, and every ten seconds a line in the log."""
-
-    def __init__(self, verb: str, total: int, log: RunFolder) -> None:
-        self.verb, self.total, self.log, self.done = verb, total, log, 0
-        self.started = self.noted = time.monotonic()
-        self.bar = log.progress(total, 0, verb)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def add(self, count: int) -> None:
-        """Count a chunk."""
-        self.done += count
-        self.bar.update(count)
-        now = time.monotonic()
-        if now - self.noted >= 10 or self.done == self.total:
-            self.noted, rate = now, self.done / max(now - self.started, 1e-3)
-            self.log.note(f"{self.verb} {self.done}/{self.total} 张，{rate:.1f} 张/秒，"
-                          f"剩余约 {(self.total - self.done) / rate:.0f} 秒")

@@ -32,6 +32,7 @@ from paddle_cxr.schema import Component
 from paddle_cxr.synthesis.connection import check_url, check_variable
 from paddle_cxr.synthesis.engines import EngineKeys, engine_of
 from paddle_cxr.synthesis.locks import Taken, locked
+from paddle_cxr.synthesis.progress import Progress
 from paddle_cxr.synthesis.quality import parts
 from paddle_cxr.synthesis.quality.bank import check_bank, probe_of
 from paddle_cxr.synthesis.quality.base import Judge
@@ -236,7 +237,7 @@ class Curation:
                   for start in range(0, len(missing), size))
         workers = workers if workers == "auto" else min(workers, -(-len(missing) // size))
         results = engine_of(self.recipe.Global)(work, chunks, workers, prepare, arguments)
-        progress = Progress(folder, what, len(missing))
+        progress = Progress(folder, what, len(missing), "：")
         with contextlib.closing(results), progress:
             for start, result in zip(range(0, len(missing), size), results, strict=True):
                 save(result)
@@ -256,31 +257,6 @@ class Curation:
             folder.say(f"这一片完成；其余分片还有 {decision.missing} 张没有算完，全部完成后才决定取舍")
             return
         write_decision(folder, self.recipe, self.images, decision, time.monotonic() - self.started)
-
-
-class Progress:
-    """How far a stage is: a bar on a terminal, and every ten seconds a line in the log."""
-
-    def __init__(self, folder: RunFolder, what: str, total: int) -> None:
-        self.folder, self.what, self.total, self.done = folder, what, total, 0
-        self.started = self.noted = time.monotonic()
-        self.bar = folder.progress(total, 0, what)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def add(self, count: int) -> None:
-        """Some more images are done."""
-        self.done += count
-        self.bar.update(count)
-        now = time.monotonic()
-        if now - self.noted >= 10 or self.done == self.total:
-            self.noted, seconds = now, max(now - self.started, 1e-3)
-            self.folder.note(f"{self.what}：{self.done}/{self.total} 张，{self.done / seconds:.1f} 张/秒，"
-                             f"剩余约 {seconds / self.done * (self.total - self.done):.0f} 秒")
 
 
 # --- what runs in the processes of an engine ---------------------------------------------------------------------

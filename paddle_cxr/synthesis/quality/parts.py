@@ -22,7 +22,7 @@ import numpy as np
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, writing_to
-from paddle_cxr.synthesis.lines import append_lines, cut_broken_end
+from paddle_cxr.synthesis.lines import append_bytes, append_lines, cut_broken_end
 from paddle_cxr.synthesis.quality.bank import same_probe
 from paddle_cxr.synthesis.quality.base import QUESTIONS, Answer, Verdict
 
@@ -119,7 +119,7 @@ def add_features(part: Path, key: str, facts: EncoderFacts, numbers: np.ndarray,
     rows = np.zeros(len(numbers), _row(features.shape[1]))
     # Numbered from 1: the zeros that a crash of the machine can leave at the end are then nobody's features.
     rows["n"], rows["x"] = np.asarray(numbers) + 1, features
-    _append(part / f"features-{key}.bin", rows.tobytes())
+    append_bytes(part / f"features-{key}.bin", rows.tobytes())
 
 
 class Features:
@@ -191,20 +191,6 @@ def _same_encoder(one: EncoderFacts, other: EncoderFacts, about: Path) -> None:
     if one.title != other.title or not same_probe(one.probe, other.probe):
         raise UserError(f"Similarity.encoder：{about.with_suffix('.bin')} 是另一份权重算出的特征（feature）；"
                         "请换回原来的权重，或删去它和旁边的 .json 重算")
-
-
-def _append(file: Path, data: bytes) -> None:
-    """Append all of ``data`` and wait until the disk has it; on a full disk or Ctrl-C the file is as it was."""
-    rest = memoryview(data)
-    with writing_to(file), open(file, "ab", buffering=0) as stream:  # unbuffered, as in synthesis/lines.py
-        before = stream.tell()
-        try:
-            while rest:
-                rest = rest[stream.write(rest):]
-            os.fsync(stream.fileno())
-        except BaseException:
-            stream.truncate(before)
-            raise
 
 
 def cut_broken_ends(part: Path) -> None:
