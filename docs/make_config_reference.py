@@ -30,6 +30,7 @@ from paddle_cxr.synthesis.pairs.schema import PairsRecipe  # noqa: E402
 from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe  # noqa: E402
 from paddle_cxr.synthesis.schema import ReportsRecipe  # noqa: E402
 from paddle_cxr.tasks.diffusion.schema import DiffusionRecipe  # noqa: E402
+from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("config.md")
 
@@ -143,6 +144,7 @@ KINDS = (
          extra=[("pretrained", "bool / str / {url, checksum}", "`false`",
                  "起始权重：`true` 下载飞桨的 ImageNet 权重；或本地文件、检查点文件夹；或网址连同校验和")]),
     Kind("loss", "损失函数（Loss）", "Loss", "不写 `Loss` 就是 CrossEntropy。", supplied=["class_counts"]),
+    Kind("vision_language_loss", "图文预训练的损失（Loss）", "Loss", "图文预训练不写 `Loss` 就是 ContrastiveLoss。"),
     Kind("optimizer", "优化器（Optimizer）", "Optimizer", "偏置和 BatchNorm 的参数不做权重衰减（weight decay）。",
          supplied=["model"], extra=[("lr", "组件", "**必填**", "学习率，见下一节")]),
     Kind("lr", "学习率（lr）", "Optimizer.lr",
@@ -161,7 +163,7 @@ KINDS = (
     Kind("writer", "报告写作（Writer）", "Writer", "合成报告用：把实体写成 FINDINGS 和 IMPRESSION。",
          supplied=["vocabulary"]),
     Kind("ner", "命名实体识别（NER）", "NER", "检查报告、分析语料用：文字里提到了哪些实体。", supplied=["vocabulary"]),
-    Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型用；也可写在 `Reports.pairs`（只用文字）、"
+    Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型和图文预训练用；也可写在 `Reports.pairs`（只用文字）、"
          "`Real.pairs` 等处。"),
     Kind("generator", "画图（Generator）", "Generator", "合成图文对用：按 IMPRESSION 画一张图。",
          supplied=["vocabulary"]),
@@ -174,6 +176,7 @@ RECIPES = (
     ("合成报告的键（configs/synthesis/reports.yaml）", "合成报告 ", ReportsRecipe),
     ("语料分析的键（configs/synthesis/analysis.yaml）", "语料分析 ", AnalysisRecipe),
     ("训练扩散模型的键（configs/diffusion_phantom.yaml）", "扩散模型 ", DiffusionRecipe),
+    ("图文预训练的键（configs/convirt.yaml）", "图文预训练 ", PretrainingRecipe),
     ("合成图文对的键（configs/synthesis/pairs.yaml）", "合成图文对 ", PairsRecipe),
     ("质量控制的键（configs/synthesis/quality.yaml）", "质量控制 ", CurationRecipe),
     ("逼真度的键（configs/synthesis/fidelity.yaml）", "逼真度 ", FidelityRecipe),

@@ -1,4 +1,4 @@
-"""Keeping Paddle's start-up chatter off a student's screen, without hiding anything else."""
+"""Importing Paddle and its kin without their start-up chatter, and without hiding anything else."""
 
 from __future__ import annotations
 
@@ -37,3 +37,24 @@ def import_paddle() -> None:
     logging.getLogger("paddle").setLevel(logging.ERROR)
     with without_noise():
         import paddle  # noqa: F401
+
+
+@contextlib.contextmanager
+def importing(need: str, way_out: str) -> Iterator[None]:
+    """Import an optional package within, without its warnings.
+
+    Args:
+        need: who needs what, in Chinese; way_out: what to do where that cannot be imported.
+
+    Raises:
+        UserError: it is not installed, or does not work here.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # beside releases that they do not know, PaddleNLP and its kin fail in many ways
+        from paddle_cxr.errors import UserError
+        from paddle_cxr.pdparams import one_line
+
+        raise UserError(f"{need}，但导入失败（{one_line(error)}）；{way_out}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from paddle_cxr.config import Origins, apply_overrides, explained, merge, read_r
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import check, find
-from paddle_cxr.schema import ClassSpec, Recipe, TrainGlobal, checked
+from paddle_cxr.schema import ClassSpec, PreprocessSection, Recipe, TrainGlobal, checked
 
 FALLBACK_KEY = "fallback"
 CLASSIFICATION = "classification"
@@ -62,32 +62,56 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
     """
     written, origins = read_recipe(file)
     written = merge(DEFAULTS, written)
-    raw = copy.deepcopy(written)
-    apply_overrides(raw, overrides, origins)
-    notices = []
+    raw, notices = with_fallback(written, overrides, origins, checked, lambda raw: (
+        _missing_data(raw) if for_data or not _is_trained(raw) else None))
     with explained(origins):
-        fallback = raw.pop(FALLBACK_KEY, None)
-        absent = _missing_data(raw) if for_data or not _is_trained(raw) else None
-        if absent and fallback and not any(o.startswith("DataLoader.Source.") for o in overrides):
-            if not isinstance(fallback, dict):
-                raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
-            checked(raw)  # a mistake in what the fallback is laid over would be hidden by it, or blamed on another key
-            written.pop(FALLBACK_KEY, None)
-            raw = merge(written, fallback)
-            origins.update({k.removeprefix(FALLBACK_KEY + "."): v for k, v in origins.items()
-                            if k.startswith(FALLBACK_KEY + ".")})
-            apply_overrides(raw, [o for o in overrides if not o.startswith(FALLBACK_KEY)], origins)
-            notices.append(f"!! {absent}；改用内置模体（phantom）演示，结果不是临床结果。"
-                           f"{FALLBACK_KEY} 改写了 {'、'.join(_leaves(fallback))}；"
-                           f"要用真实数据，请修改 DataLoader.Source；要在缺数据时报错，请加 -o {FALLBACK_KEY}=null")
-        elif absent:
-            raise UserError(f"DataLoader.Source.root：{absent}；请用 -o DataLoader.Source.root=… 指向数据集"
-                            "（数据获取方法见 docs/data.md）")
         recipe = checked(raw)
         check("source", recipe.DataLoader.Source, "DataLoader.Source", {"classes": ()})
         check("split", recipe.DataLoader.Split, "DataLoader.Split")
         check_rules(recipe)
     return Loaded(recipe, origins, notices)
+
+
+def with_fallback(written: dict[str, Any], overrides: Sequence[str], origins: Origins,
+                  check_schema: Callable[[dict[str, Any]], object],
+                  missing: Callable[[dict[str, Any]], str | None], key: str = "DataLoader.Source.root"
+                  ) -> tuple[dict[str, Any], list[str]]:
+    """Apply overrides, and the recipe's ``fallback`` where its data set is absent.
+
+    Args:
+        written: the recipe as it stands in the file.
+        overrides: of the command line.
+        origins: where each value was written; brought up to date.
+        check_schema: refuses a recipe with a mistake.
+        missing: why a recipe's data set is not there, or None.
+        key: what names the data set, for the message.
+
+    Returns:
+        The recipe to check and build, and notices for the user.
+
+    Raises:
+        UserError: a mistake in the recipe; no data and no fallback.
+    """
+    raw = copy.deepcopy(written)
+    apply_overrides(raw, overrides, origins)
+    with explained(origins):
+        fallback = raw.pop(FALLBACK_KEY, None)
+        absent = missing(raw)
+        if not absent:
+            return raw, []
+        if not fallback or any(o.startswith(("DataLoader.Source.", "DataLoader.Source=")) for o in overrides):
+            raise UserError(f"{key}：{absent}；请用 -o {key}=… 指向数据集（数据获取方法见 docs/data.md）")
+        if not isinstance(fallback, dict):
+            raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
+        check_schema(raw)  # a mistake in what the fallback is laid over would be hidden by it, or blamed on another key
+        base = {key: value for key, value in written.items() if key != FALLBACK_KEY}
+        raw = merge(base, fallback)
+        origins.update({k.removeprefix(FALLBACK_KEY + "."): v for k, v in origins.items()
+                        if k.startswith(FALLBACK_KEY + ".")})
+        apply_overrides(raw, [o for o in overrides if not o.startswith(FALLBACK_KEY)], origins)
+    return raw, [f"!! {absent}；改用内置模体（phantom）演示，结果不是临床结果。"
+                 f"{FALLBACK_KEY} 改写了 {'、'.join(_leaves(fallback))}；"
+                 f"要用真实数据，请修改 DataLoader.Source；要在缺数据时报错，请加 -o {FALLBACK_KEY}=null"]
 
 
 def _leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
@@ -118,21 +142,25 @@ def check_rules(recipe: Recipe) -> None:
     _check_names(classes)
     _agree(recipe.Arch, "class_num", len(classes), "Arch.class_num", f"Global.classes 有 {len(classes)} 类")
     _agree(recipe.Arch, "in_channels", shape[0], "Arch.in_channels", f"Global.image_shape 有 {shape[0]} 个通道")
+    check_image_rules(shape, recipe.DataLoader.preprocess)
+    weights = recipe.Loss.get("class_weights")
+    if isinstance(weights, list) and len(weights) != len(classes):
+        raise UserError(f"Loss.class_weights：有 {len(weights)} 个数，Global.classes 有 {len(classes)} 类")
+    _check_training_rules(recipe)
+
+
+def check_image_rules(shape: tuple[int, int, int], preprocess: PreprocessSection) -> None:
+    """Rules between ``Global.image_shape`` and ``DataLoader.preprocess``; raises :class:`UserError`."""
     if shape[0] not in (1, 3):
         raise UserError(f"Global.image_shape：通道数应为 1 或 3，现在是 {shape[0]}")
     if min(shape[1:]) < 32:
         raise UserError(f"Global.image_shape：高和宽应不小于 32（ResNet 缩小 32 倍），现在是 {list(shape[1:])}")
-    weights = recipe.Loss.get("class_weights")
-    if isinstance(weights, list) and len(weights) != len(classes):
-        raise UserError(f"Loss.class_weights：有 {len(weights)} 个数，Global.classes 有 {len(classes)} 类")
-    preprocess = recipe.DataLoader.preprocess
     for key in ("mean", "std"):
         if len(getattr(preprocess, key)) not in (1, shape[0]):
             raise UserError(f"DataLoader.preprocess.{key}：应有 1 个或 {shape[0]} 个数"
                             "（与 Global.image_shape 的通道一致）")
     if min(preprocess.std) <= 0:
         raise UserError("DataLoader.preprocess.std：应为正数")
-    _check_training_rules(recipe)
 
 
 def _check_names(classes: Sequence[ClassSpec]) -> None:

@@ -37,6 +37,7 @@ _COMPONENTS: dict[str, dict[str, Callable[..., Any]]] = {}
 _MODULES = {
     "arch": ("paddle_cxr.models",),
     "loss": ("paddle_cxr.tasks.losses",),
+    "vision_language_loss": ("paddle_cxr.tasks.pretraining.losses",),
     "optimizer": ("paddle_cxr.engine.optimizer",),
     "lr": ("paddle_cxr.engine.schedules",),
     "source": ("paddle_cxr.data.sources",),

@@ -9,12 +9,13 @@ from paddle_cxr import cli  # noqa: E402
 
 
 def main(arguments):
+    from paddle_cxr.engine.jobs import evaluator
     from paddle_cxr.quiet import import_paddle
+    from paddle_cxr.recipe import task_of
 
+    task = task_of(arguments.config, arguments.override)
     import_paddle()
-    from paddle_cxr.engine.evaluate import evaluate
-
-    return evaluate(arguments)
+    return evaluator(task)(arguments)
 
 
 if __name__ == "__main__":

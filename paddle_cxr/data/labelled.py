@@ -26,6 +26,7 @@ class View(Source):
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         super().__init__(source.name, source.root, source.classes, [source.records[i] for i in indices])
         self.demo = source.demo
+        self.shares = getattr(source, "shares", {})  # of the parts of mixed pairs
         self._source, self._indices = source, [int(i) for i in indices]
 
     def read(self, index: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Augmentations of one training picture: uint8 in, uint8 of the same shape out.
 
-The seven of the blog (brightness, contrast, colour, sharpness, flip, rotation, noise) with its ranges, and three that
+The seven of the blog (brightness, contrast, colour, sharpness, flip, rotation, noise) with its ranges, and four that
 recipes may add.  Each is a class of three parts: *when* (``prob``), *how much* (:meth:`RandomTransform.sample` draws
 the amount) and *what* (:meth:`RandomTransform.apply` does it, with no randomness left).  The version for whole batches
 in :mod:`paddle_cxr.data.device_augment` draws from the same :meth:`~RandomTransform.sample`.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 
 from paddle_cxr import registry
 from paddle_cxr.errors import UserError
@@ -210,6 +210,25 @@ class GaussianNoise(RandomTransform):
         noise *= self.sample(rng, 1, image.shape[:2])[0]
         noise += image
         return to_uint8(noise)
+
+
+@register("transform")
+class GaussianBlur(RandomTransform):
+    """Blur by a Gaussian of standard deviation uniform in [low, high] pixels (Pillow's, made of box blurs)."""
+
+    neutral = 0.0
+
+    def __init__(self, low: float = 0.1, high: float = 3.0, prob: float = 0.5) -> None:
+        super().__init__(prob)
+        if not 0 <= low <= high:
+            raise ValueError(f"应有 0 ≤ low ≤ high，现在 low={low}、high={high}")
+        self.low, self.high = low, high
+
+    def sample(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+        return rng.uniform(self.low, self.high, count)
+
+    def apply(self, image: np.ndarray, amount: float) -> np.ndarray:
+        return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(float(amount))))
 
 
 # --- moving pixels --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +182,24 @@ def gather_arrays(arrays: dict[str, np.ndarray], world: World) -> dict[str, np.n
     parts: list[dict[str, np.ndarray]] = []
     dist.all_gather_object(parts, arrays)
     return {name: np.concatenate([part[name] for part in parts]) for name in arrays}
+
+
+def gather_rows(rows: Any, sizes: Sequence[int], world: World) -> Any:
+    """Concatenate each rank's rows of a tensor [n, ...], in rank order; every rank gets the whole.
+
+    Args:
+        sizes: every rank's n.
+    """
+    import paddle
+    import paddle.distributed as dist
+
+    most = max(sizes)  # what is gathered must have one shape
+    missing = most - len(rows)
+    if missing:
+        rows = paddle.concat([rows, paddle.zeros([missing, *rows.shape[1:]], rows.dtype)])
+    parts: list[Any] = []
+    dist.all_gather(parts, rows.contiguous())
+    return paddle.concat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 _meetings = itertools.count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ class Job:
         recipe: module with ``load(file, overrides) -> Loaded``.
         run: module with ``check(recipe)``, which refuses wrong components before anything slow;
             ``dry_run(loaded, world, say)`` and ``run(loaded, world, say)``.
+        evaluate: module with ``evaluate(arguments)``, what ``tools/eval.py`` does; None where it can do nothing.
     """
 
     recipe: str
     run: str
+    evaluate: str | None = None
 
     @property
     def load(self) -> Callable:
@@ -34,9 +37,21 @@ class Job:
 
 
 JOBS = {
-    CLASSIFICATION: Job("paddle_cxr.recipe", "paddle_cxr.engine.classification"),
+    CLASSIFICATION: Job("paddle_cxr.recipe", "paddle_cxr.engine.classification", "paddle_cxr.engine.evaluate"),
     "diffusion": Job("paddle_cxr.tasks.diffusion.recipe", "paddle_cxr.tasks.diffusion.run"),
+    "pretraining": Job("paddle_cxr.tasks.pretraining.recipe", "paddle_cxr.tasks.pretraining.run",
+                       "paddle_cxr.tasks.pretraining.evaluate"),
 }
+
+
+def evaluator(task: str) -> Callable[[argparse.Namespace], int]:
+    """What ``tools/eval.py`` does for ``Global.task``; imports Paddle.  Raises UserError where there is none."""
+    module = job_named(task).evaluate
+    if module is None:
+        able = "、".join(name for name, job in JOBS.items() if job.evaluate)
+        raise UserError(f"Global.task：tools/eval.py 不评估 {task}（可以：{able}）；"
+                        "画出的图用 tools/analyze.py fidelity 评估")
+    return importlib.import_module(module).evaluate
 
 
 def job_named(task: str) -> Job:

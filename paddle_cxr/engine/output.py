@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,11 @@ class RunFolder:
         if self.is_main:
             for tag, value in values.items():
                 self._writer().add_scalar(tag, float(value), step)
+
+    def embedding(self, write: Callable[[Any], object]) -> None:
+        """Let ``write`` add an embedding projection to VisualDL's log."""
+        if self.is_main:
+            write(self._writer())
 
     def image(self, tag: str, file: Path, step: int) -> None:
         """Send a figure to VisualDL."""

@@ -1,7 +1,8 @@
 """Learning-rate schedules as plain functions of the epoch.
 
 ``schedule(epoch)`` takes the position in epochs as a float (2.5 = half-way through the third) and returns the
-learning rate.  Having no state, a schedule needs nothing saved to resume.  ``step_each: epoch`` holds the rate for
+learning rate.  Having no state, a schedule needs nothing saved to resume; how often ``Plateau`` has lowered the rate
+is counted in the run's state.  ``step_each: epoch`` holds the rate for
 a whole epoch, as PaddleClas's ``by_epoch`` and the blog do; ``batch`` changes it smoothly.
 """
 
@@ -20,7 +21,14 @@ class Schedule:
     """Shared part: linear warm-up from ``warmup_start`` to the schedule's own rate over ``warmup_epochs``.
 
     Raises :class:`UserError` for a negative, infinite or NaN value.
+
+    Attributes:
+        patience, factor: after every ``patience`` validations in a row without gain the trainer multiplies the rate by
+            ``factor``; None for never.
     """
+
+    patience: int | None = None
+    factor: float = 1.0
 
     def __init__(self, learning_rate: float, warmup_epochs: float, warmup_start: float, step_each: StepEach) -> None:
         for name, value in (("learning_rate", learning_rate), ("warmup_epochs", warmup_epochs),
@@ -50,6 +58,24 @@ class Constant(Schedule):
 
     def __init__(self, learning_rate: float, warmup_epochs: float = 0.0, warmup_start: float = 0.0) -> None:
         super().__init__(learning_rate, warmup_epochs, warmup_start, "batch")
+
+    def after_warmup(self, epoch: float) -> float:
+        return self.learning_rate
+
+
+@register("lr")
+class Plateau(Schedule):
+    """The same rate until ``patience`` validations in a row have brought no gain, then ``factor`` times it, and so on.
+
+    As ConVIRT (arXiv:2010.00747, appendix) does: half the rate after 5 validations.
+    """
+
+    def __init__(self, learning_rate: float, factor: float = 0.5, patience: int = 5, warmup_epochs: float = 0.0,
+                 warmup_start: float = 0.0) -> None:
+        super().__init__(learning_rate, warmup_epochs, warmup_start, "batch")
+        if not 0 < factor < 1 or patience < 1:
+            raise UserError(f"Optimizer.lr：factor（{factor}）应在 0 和 1 之间，patience（{patience}）至少为 1")
+        self.factor, self.patience = factor, patience
 
     def after_warmup(self, epoch: float) -> float:
         return self.learning_rate

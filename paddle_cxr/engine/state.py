@@ -6,8 +6,18 @@ There is no random state among it: every random draw of a run is a function of (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+
+
+def seed_paddle(seed: Sequence[int]) -> None:
+    """Make Paddle's own draws (dropout) those of this seed."""
+    import paddle
+
+    paddle.seed(int(np.random.SeedSequence(tuple(seed)).generate_state(1)[0]))
 
 
 @dataclass
@@ -22,6 +32,7 @@ class RunState:
         history: one row an epoch finished, as written to ``history.csv``.
         best: the best validation metrics so far, with their epoch, or None.
         evaluations_without_gain: for early stopping.
+        rate_drops: how often the learning rate was lowered for want of gain.
         seconds: time spent training, interruptions not counted.
         finished: whether training has ended.
     """
@@ -33,6 +44,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     evaluations_without_gain: int = 0
+    rate_drops: int = 0
     seconds: float = 0.0
     finished: bool = False
 

@@ -25,7 +25,7 @@ from paddle_cxr.engine.distributed import World, sum_over_ranks, wait_for_all
 from paddle_cxr.engine.optimizer import build_optimizer
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.precision import Precision
-from paddle_cxr.engine.state import RunState
+from paddle_cxr.engine.state import RunState, seed_paddle
 from paddle_cxr.errors import UserError
 from paddle_cxr.schema import TrainGlobal
 from paddle_cxr.weights import apply_weights, load_weights, save_weights
@@ -36,7 +36,11 @@ class Interrupted(Exception):
 
 
 class Task(Protocol):
-    """What the loop needs to know about the work."""
+    """What the loop needs to know about the work.
+
+    A task whose loss is not a mean over micro-batches also has ``begin_step(batches, seeds, sizes)``: it gets this
+    rank's micro-batches of the step, the seeds that :meth:`loss` will get with them, and the sizes of all ranks'.
+    """
 
     model: paddle.nn.Layer
 
@@ -124,7 +128,7 @@ class Trainer:
         start_step, started = state.step, time.monotonic()
         for step in range(state.step, len(plan)):
             begun = time.monotonic()
-            rate = self.schedule(state.epoch + step / len(plan))
+            rate = self._rate(state.epoch + step / len(plan))
             self.optimizer.set_lr(rate)
             sums = self._step(plan[step], batches)
             state.step += 1
@@ -141,6 +145,9 @@ class Trainer:
                 self._save()
         bar.close()
 
+    def _rate(self, epoch: float) -> float:
+        return self.schedule(epoch) * self.schedule.factor ** self.state.rate_drops
+
     def _step(self, micro_batches: Sequence[np.ndarray], batches: Iterator[Any]) -> dict[str, float]:
         """One optimizer step over the global batch; returns sums over it (all ranks)."""
         total = sum(len(part) for part in micro_batches)
@@ -149,10 +156,16 @@ class Trainer:
         sums: dict[str, float] = {}
         if shared:
             self.statistics.begin_step()
-        for number, positions in enumerate(mine):
-            # Random draws of a step depend on where it is, not on what ran before: see RunState.
-            seed = (self.settings.seed, self.state.global_step, self.world.rank + number * self.world.size)
-            paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        # Random draws of a step depend on where it is, not on what ran before: see RunState.
+        seeds = [(self.settings.seed, self.state.global_step, self.world.rank + number * self.world.size)
+                 for number in range(len(mine))]
+        if begin := getattr(self.task, "begin_step", None):
+            together = [next(batches) for _ in mine]
+            batches = iter(together)
+            with self.precision.context():
+                begin(together, seeds, [len(part) for part in micro_batches])
+        for positions, seed in zip(mine, seeds, strict=True):
+            seed_paddle(seed)
             with self.precision.context():
                 loss, reported = self.task.loss(next(batches), seed)
             value = float(loss)
@@ -213,7 +226,7 @@ class Trainer:
         state = self.state
         count = max(state.sums.get("count", 0.0), 1.0)
         row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.global_step,
-                               "lr": self.schedule(state.epoch), "seconds": round(state.seconds, 2),
+                               "lr": self._rate(state.epoch), "seconds": round(state.seconds, 2),
                                "train_loss": state.sums.get("loss", 0.0) / count}
         if "correct" in state.sums:
             row["train_accuracy"] = state.sums["correct"] / count
@@ -254,6 +267,8 @@ class Trainer:
                 self._save_weights(self.folder.checkpoints / "best")
         else:
             state.evaluations_without_gain += 1
+            if self.schedule.patience and state.evaluations_without_gain % self.schedule.patience == 0:
+                state.rate_drops += 1
             patience = self.settings.early_stop
             if patience and state.evaluations_without_gain >= patience:
                 self.folder.say(f"连续 {patience} 次验证没有进步，早停（early stopping）")

@@ -13,9 +13,12 @@ The encoding itself is PaddleNLP's ``CLIPTokenizer``.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.pdparams import one_line
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+_LEAST = 2  # times that a pair must be there to be merged
 VOCAB, MERGES, WHOLE, SETTINGS, MARKS = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
                                          "special_tokens_map.json")
 
@@ -47,6 +51,9 @@ class ClipTokenizer:
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], max_tokens: int = 77, pad: str = END,
                  where: str = "tokenizer") -> None:
         _check_vocab(vocab, pad, where)
+        if type(max_tokens) is not int or max_tokens < 3:
+            raise UserError(f"{where}：text_encoder 的 max_position_embeddings 应为不小于 3 的整数（起止符和一个词），"
+                            f"现在是 {max_tokens!r}")
         from paddlenlp.transformers import CLIPTokenizer
 
         self.vocab, self.merges, self.max_tokens, self.pad = vocab, list(merges), max_tokens, pad
@@ -103,37 +110,100 @@ def train_clip_tokenizer(texts: Sequence[str], vocab_size: int = 2048, max_token
     """
     alphabet = _byte_letters()
     base = [*alphabet, *(letter + WORD_END for letter in alphabet)]
-    if vocab_size <= len(base) + 2:
-        raise UserError(f"tokenizer.vocab_size：应大于 {len(base) + 2}（字节和起止符），现在是 {vocab_size}")
-    merges = _train_merges(sorted(texts), alphabet, vocab_size - len(base) - 2)
+    if type(vocab_size) is not int or vocab_size <= len(base) + 2:
+        raise UserError(f"tokenizer.vocab_size：应为大于 {len(base) + 2} 的整数（字节和起止符），现在是 {vocab_size!r}")
+    merges = _train_merges(texts, vocab_size - len(base) - 2)
     # CLIP's own order: bytes, bytes that end a word, merges, special tokens.
     tokens = dict.fromkeys([*base, *(first + second for first, second in merges), START, END])
     return ClipTokenizer({token: number for number, token in enumerate(tokens)}, merges, max_tokens)
 
 
 def _byte_letters() -> list[str]:
-    """The printable letters that stand for the 256 bytes, byte by byte, as GPT-2 and CLIP write them."""
+    """The printable letters that stand for the 256 bytes, in the order in which GPT-2 and CLIP list them."""
     from paddlenlp.transformers.clip.tokenizer import bytes_to_unicode
 
     return list(bytes_to_unicode().values())
 
 
-def _train_merges(texts: Sequence[str], alphabet: Sequence[str], count: int) -> list[tuple[str, str]]:
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+def _train_merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """The pairs to merge, at most ``count``: each the most frequent one once those before it are merged.
 
-    # Words as CLIP cuts them: letters, single digits, or the rest.
-    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(words, behavior="removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    # Its vocabulary also holds the letters that it met, with and without the mark: at most 512.
-    trainer = trainers.BpeTrainer(vocab_size=count + 2 * len(alphabet), min_frequency=2, show_progress=False,
-                                  initial_alphabet=list(alphabet), end_of_word_suffix=WORD_END)
-    tokenizer.train_from_iterator(texts, trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [_pair(one) for one in merges][:count]
+    Of equally frequent pairs the one whose tokens are older comes first: the order may not hang on anything but the
+    texts, for every rank, and every session that goes on with a training, makes its tokenizer anew.
+    """
+    from paddlenlp.transformers.clip.tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+    # Token → its number: the bytes, then those that end a word, as the sorted texts bring them, then what is merged.
+    numbers = {letter: number for number, letter in enumerate(sorted(letters.values()))}
+    words, times = _spelled(sorted(texts), letters, numbers)
+    names = list(numbers)
+    totals: Counter[tuple[int, int]] = Counter()
+    where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # pair → words that had it at some time
+
+    def tally(place: int, sign: int) -> list[tuple[int, int]]:
+        pairs = list(itertools.pairwise(words[place]))
+        for pair in pairs:
+            totals[pair] += sign * times[place]
+            where[pair].add(place)
+        return pairs
+
+    for place in range(len(words)):
+        tally(place, 1)
+    queue = [(-total, pair) for pair, total in totals.items()]
+    heapq.heapify(queue)
+    merges: list[tuple[str, str]] = []
+    while queue and len(merges) < count:
+        total, best = heapq.heappop(queue)
+        if -total != totals[best]:  # from before another merge; what it has become stands elsewhere in the queue
+            continue
+        if -total < _LEAST:
+            break
+        first, second = (names[number] for number in best)
+        merges.append((first, second))
+        merged = numbers.setdefault(first + second, len(names))  # "ab" + "c" may be there as "a" + "bc"
+        if merged == len(names):
+            names.append(first + second)
+        changed: set[tuple[int, int]] = set()
+        for place in where.pop(best):
+            changed.update(tally(place, -1))
+            words[place] = _merged(words[place], best, merged)
+            changed.update(tally(place, 1))
+        for pair in changed:
+            heapq.heappush(queue, (-totals[pair], pair))
+    return merges
+
+
+def _spelled(texts: Sequence[str], letters: Mapping[int, str], numbers: dict[str, int]
+             ) -> tuple[list[list[int]], list[int]]:
+    """The different words of texts, each as the numbers of its letters, and how often each is there.
+
+    Letters that end a word get their numbers here.
+    """
+    import regex
+
+    # As CLIP cuts them: letters, single digits, or the rest.
+    cut = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+    found = Counter(word for text in texts for word in cut.findall(text.lower()))
+    words = []
+    for word in found:
+        *start, end = (letters[byte] for byte in word.encode("utf-8", "replace"))
+        words.append([*map(numbers.__getitem__, start), numbers.setdefault(end + WORD_END, len(numbers))])
+    return words, list(found.values())
+
+
+def _merged(word: Sequence[int], pair: tuple[int, int], number: int) -> list[int]:
+    """``word`` with every ``pair`` in it, from left to right, as the one token ``number``."""
+    result: list[int] = []
+    left = False  # whether the last token is the first half of a pair that may be completed
+    for token in word:
+        if left and token == pair[1]:
+            result[-1] = number
+            left = False
+        else:
+            result.append(token)
+            left = token == pair[0]
+    return result
 
 
 def _pair(merge: Any) -> tuple[str, str]:

@@ -7,10 +7,10 @@
     folder/tokenizer/     vocab.json, merges.txt …
     folder/scheduler/     scheduler_config.json
 
-Weights may be sharded, in half precision (``….fp16.safetensors``), or Paddle's (``model_state.pdparams``, or
-``diffusion_paddle_model.safetensors``).  Nothing is written into a folder that is read, nothing is downloaded, and
-nothing in it is run: PyTorch's ``.bin`` files are pickles and are refused.  Written folders are in PyTorch's layout, so
-that diffusers reads them too.
+Weights may be sharded, in half precision (``….fp16.safetensors``), Paddle's (``model_state.pdparams``, or
+``diffusion_paddle_model.safetensors``) or PyTorch's ``.bin``, as models were published in 2022: a pickle, of which
+nothing is run (:mod:`paddle_cxr.torch_bin`).  Nothing is written into a folder that is read, and nothing is downloaded.
+Written folders are in PyTorch's layout, so that diffusers reads them too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from paddle_cxr.models.patch_autoencoder import PatchAutoencoder
 from paddle_cxr.models.torch_layout import linear_transposed
 from paddle_cxr.pdparams import one_line, read_pdparams
 from paddle_cxr.registry import accepted_arguments
+from paddle_cxr.torch_bin import read_torch_bin
 from paddle_cxr.weights import apply_weights, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -153,18 +154,22 @@ def read_part(folder: Path, part: str) -> Layer:
     files, is_torch = weight_files(folder / part)
     state: dict[str, np.ndarray] = {}
     for file in files:
-        state |= read_pdparams(file) if file.suffix == ".pdparams" else read_safetensors(file)[0]
+        state |= _READERS[file.suffix](file)
     if part == "text_encoder":
         is_torch = not any(".transformer.layers." in name for name in state)  # one file name for both layouts
     if is_torch:
         state = from_torch(network, state)
     apply_weights(network, {name: value.astype(np.float32, copy=False) for name, value in state.items()}, {},
-                  path=files[0])
+                  path=files[0] if len(files) == 1 else f"{folder / part}（{len(files)} 个分片）")
     network.eval()
     return network
 
 
 # --- weights -----------------------------------------------------------------------------------------------------
+
+_READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".safetensors": lambda file: read_safetensors(file)[0], ".pdparams": read_pdparams, ".bin": read_torch_bin}
+
 
 def weight_files(folder: Path) -> tuple[list[Path], bool]:
     """The weights of a part (one file, or shards), and whether they are in PyTorch's layout.
@@ -179,11 +184,13 @@ def weight_files(folder: Path) -> tuple[list[Path], bool]:
                          folder / f"{stem}{variant}.safetensors.index.json"):
                 if file.is_file():
                     return (_shards(file) if file.suffix == ".json" else [file]), is_torch
-    for name in ("model_state.pdparams", "model_state.fp16.pdparams"):
+    for name, is_torch in (("model_state.pdparams", False), ("model_state.fp16.pdparams", False),
+                           *((f"{stem}{variant}.bin", True) for stem in ("diffusion_pytorch_model", "pytorch_model")
+                             for variant in ("", ".fp16"))):
         if (folder / name).is_file():
-            return [folder / name], False
+            return [folder / name], is_torch
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
-        raise UserError(f"{folder} 里只有 .bin / .ckpt：它们是可执行的 pickle，不安全，不读取；请换成 safetensors"
+        raise UserError(f"{folder} 里没有认识的权重文件，只有别的 .bin / .ckpt；请换成 safetensors"
                         "（发布页上有，或用 diffusers 的 save_pretrained(safe_serialization=True) 转换）")
     raise UserError(f"模型文件夹不完整：{folder} 里没有权重（diffusion_pytorch_model.safetensors、model.safetensors 或 "
                     "model_state.pdparams）；请重新下载")
@@ -254,6 +261,8 @@ def check_index(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"找不到扩散模型文件夹 {folder}；程序不会自动下载，请先下载权重，再把 folder 改为它的路径")
     if not (folder / INDEX).is_file():
+        if (folder / "model" / INDEX).is_file():  # a training's output folder
+            raise UserError(f"{folder} 里没有 {INDEX}；训练出的模型在 {folder / 'model'}，请把 folder 改成它")
         raise UserError(f"{folder} 不是 diffusers 布局的文件夹：缺 {INDEX}；应有 unet/、vae/、text_encoder/、"
                         "tokenizer/、scheduler/（单个 .ckpt 或 .safetensors 请先用 diffusers 转换）")
     index = read_json(folder / INDEX)

@@ -29,7 +29,7 @@ import paddle
 
 from paddle_cxr import __version__
 from paddle_cxr.engine.checkpoint import replace_folder
-from paddle_cxr.errors import UserError
+from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.files import write_json
 from paddle_cxr.models import diffusers_folder
 from paddle_cxr.models.clip_tokenizer import ClipTokenizer, read_clip_tokenizer, read_json, train_clip_tokenizer
@@ -45,6 +45,8 @@ __all__ = ["LatentDiffusion", "build_latent_diffusion", "load_latent_diffusion",
 
 META = "model.json"
 _LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's convert("L")
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_OF_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")  # in a text encoder's config
 
 
 class LatentDiffusion:
@@ -89,6 +91,10 @@ class LatentDiffusion:
         """Side in pixels of the images the model was made for."""
         side = self.unet.config["sample_size"]
         return self.vae_factor * (side if isinstance(side, int) else side[0])
+
+    def now_draws(self, side: int) -> None:
+        """Record that the model is trained further on images of another side, a multiple of ``vae_factor``."""
+        self.unet.register_to_config(sample_size=side // self.vae_factor)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of an image.
@@ -159,13 +165,24 @@ def _check_fit(model: LatentDiffusion, where: str) -> None:
         if found != wanted:
             raise UserError(f"{where}：{what} 是 {found}，应为 {wanted}，与其他部分不符；"
                             "它们不属于同一个模型（或这是修补 inpainting 等的模型），请重新下载整个文件夹")
+    factor = vae["scaling_factor"]
+    if not isinstance(factor, (int, float)) or not 0 < factor < float("inf"):
+        raise UserError(f"{where}：vae 的 scaling_factor 应为正数，现在是 {factor!r}；请重新下载")
     if vae["in_channels"] not in (1, 3):
         raise UserError(f"{where}：vae 的 in_channels 应为 1 或 3，现在是 {vae['in_channels']}")
     if model.tokenizer.size > text.vocab_size:
         raise UserError(f"{where}：分词器（tokenizer）有 {model.tokenizer.size} 个词，多于 text_encoder 的 vocab_size "
                         f"{text.vocab_size}；它们不属于同一个模型，请重新下载整个文件夹")
-    if not isinstance(unet["sample_size"], (int, list, tuple)):
-        raise UserError(f"{where}：unet 缺 sample_size（潜变量 latents 的边长）")
+    sides = unet["sample_size"] if isinstance(unet["sample_size"], (list, tuple)) else [unet["sample_size"]]
+    if not sides or not all(type(side) is int and side > 0 for side in sides):
+        raise UserError(f"{where}：unet 的 sample_size（潜变量 latents 的边长）应为正整数，"
+                        f"现在是 {unet['sample_size']!r}")
+
+
+def read_schedule(folder: str | Path) -> NoiseSchedule:
+    """The noise schedule of a folder in the layout of diffusers; raises :class:`UserError` for another folder."""
+    diffusers_folder.check_index(Path(folder))
+    return read_noise_schedule(read_json(Path(folder) / diffusers_folder.SCHEDULER), str(Path(folder) / "scheduler"))
 
 
 def load_latent_diffusion(folder: str | Path) -> LatentDiffusion:
@@ -178,12 +195,31 @@ def load_latent_diffusion(folder: str | Path) -> LatentDiffusion:
         UserError: not such a folder, a file is missing or damaged, or weights that do not fit (which, and how).
     """
     folder = Path(folder)
-    diffusers_folder.check_index(folder)
+    schedule = read_schedule(folder)
     diffusers_folder.import_ppdiffusers()
-    schedule = read_noise_schedule(read_json(folder / diffusers_folder.SCHEDULER), str(folder / "scheduler"))
     unet, vae, text_encoder = (diffusers_folder.read_part(folder, part) for part in ("unet", "vae", "text_encoder"))
     tokenizer = read_clip_tokenizer(folder / "tokenizer", text_encoder.config.max_position_embeddings)
     return LatentDiffusion(unet, vae, text_encoder, tokenizer, schedule, str(folder))
+
+
+def check_config(config: Mapping[str, Any]) -> NoiseSchedule:
+    """Refuse names that no part of :func:`build_latent_diffusion` knows, before anything slow; the noise schedule.
+
+    Raises:
+        UserError: an unknown key, or a noise schedule that cannot be.
+    """
+    if unknown := [key for key in config if key not in _PARTS]:
+        raise UserError(f"Arch.{unknown[0]}：没有这个键（可用：{'、'.join(_PARTS)}）")
+    if filled := [key for key in config.get("text_encoder", {}) if key in _OF_TOKENIZER]:
+        raise UserError(f"Arch.text_encoder.{filled[0]}：由分词器决定，程序会填，请删去；"
+                        "词表大小写在 Arch.tokenizer.vocab_size")
+    for part in ("unet", "vae", "text_encoder"):
+        diffusers_folder.check_arguments(part, config.get(part, {}), f"Arch.{part}")
+    for part, known in (("tokenizer", ["vocab_size"]), ("scheduler", list(NoiseSchedule.model_fields))):
+        for key in config.get(part, {}):
+            if key not in known:
+                raise UserError(f"Arch.{part}.{key}：没有这个键{did_you_mean(key, known)}（可用：{'、'.join(known)}）")
+    return read_noise_schedule(config.get("scheduler", {}), "Arch.scheduler")
 
 
 def build_latent_diffusion(config: Mapping[str, Any], tokenizer_texts: Sequence[str],
@@ -200,19 +236,12 @@ def build_latent_diffusion(config: Mapping[str, Any], tokenizer_texts: Sequence[
     Raises:
         UserError: an unknown key, or values from which no network can be built.
     """
-    diffusers_folder.import_ppdiffusers()
-    parts = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
-    if unknown := sorted(set(config) - parts):
-        raise UserError(f"Arch.{unknown[0]}：没有这个键（可用：{'、'.join(sorted(parts))}）")
-    for part in ("unet", "vae", "text_encoder"):
-        diffusers_folder.check_arguments(part, config.get(part, {}), f"Arch.{part}")
-    if wrong := sorted(set(config.get("tokenizer", {})) - {"vocab_size"}):
-        raise UserError(f"Arch.tokenizer.{wrong[0]}：没有这个键（可用：vocab_size）")
+    schedule = check_config(config)
     text = dict(config.get("text_encoder", {}))
     tokenizer = train_clip_tokenizer(tokenizer_texts, max_tokens=text.get("max_position_embeddings", 77),
                                      **config.get("tokenizer", {}))
     end = tokenizer.vocab["<|endoftext|>"]
-    text |= {"vocab_size": tokenizer.size, "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
+    text |= dict(zip(_OF_TOKENIZER, (tokenizer.size, end - 1, end, end), strict=True))
     vae = diffusers_folder.build_part("vae", config.get("vae", {}), "Arch.vae")
     if isinstance(vae, PatchAutoencoder) and images is not None and positions is not None:
         vae.fit(images, positions)
@@ -221,7 +250,6 @@ def build_latent_diffusion(config: Mapping[str, Any], tokenizer_texts: Sequence[
     unet = diffusers_folder.build_part("unet", {
         "in_channels": channels, "out_channels": channels, "cross_attention_dim": text_encoder.config.hidden_size,
         **config.get("unet", {})}, "Arch.unet")
-    schedule = read_noise_schedule(config.get("scheduler", {}), "Arch.scheduler")
     return LatentDiffusion(unet, vae, text_encoder, tokenizer, schedule, "Arch")
 
 

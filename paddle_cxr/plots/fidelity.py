@@ -51,7 +51,8 @@ def plot_fidelity(rows: Sequence[Row], encoder: str, path: str | Path, *, demo: 
     lines = -(-len(panels) // columns)
     height = lines * (0.95 + 0.36 * len(rows)) + 0.5
     title = f"合成图像的逼真程度（fidelity），编码器 {shorten(encoder, 40)}"
-    with drawing(path, 12.5, height, title=title, demo=True, line=DEMO_LINE if demo else SYNTHETIC_IMAGES) as figure:
+    line = _origin([row.mark for row in rows], demo)
+    with drawing(path, 12.5, height, title=title, demo=bool(line), line=line) as figure:
         axes = figure.subplots(lines, columns, squeeze=False)
         for place, one in enumerate(axes.flat):
             if place < len(panels):
@@ -59,6 +60,11 @@ def plot_fidelity(rows: Sequence[Row], encoder: str, path: str | Path, *, demo: 
             else:
                 one.set_axis_off()
     return Path(path)
+
+
+def _origin(marks: Sequence[str], demo: bool) -> str:
+    """The line below a figure; none where all images are real, as those of two hospitals."""
+    return DEMO_LINE if demo else SYNTHETIC_IMAGES if any("synthetic" in mark for mark in marks) else ""
 
 
 def _bars(axes: Axes, measure: Measure, rows: Sequence[Row], names: bool) -> None:
@@ -102,8 +108,8 @@ def plot_closest(sets: Sequence[Closest], threshold: float, path: str | Path, *,
     """
     lines = [(one, start) for one in sets for start in range(0, len(one.pairs), _PAIRS_A_LINE)]
     title = f"与训练图最像的（每对左：本图，右：最近的训练图）；余弦 > {threshold:.4f} 算太近"
-    with drawing(path, 12, 1.8 * len(lines) + 0.4, title=title, demo=True,
-                 line=DEMO_LINE if demo else SYNTHETIC_IMAGES) as figure:
+    origin = _origin([one.mark for one in sets], demo)
+    with drawing(path, 12, 1.8 * len(lines) + 0.4, title=title, demo=bool(origin), line=origin) as figure:
         axes = figure.subplots(len(lines), 2 * _PAIRS_A_LINE, squeeze=False)
         for (one, start), row in zip(lines, axes, strict=True):
             mark = _ENGLISH.sub(" ", one.mark).strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_cxr.data.records import ClassInfo
-from paddle_cxr.plots.style import BLUE, GREEN, GREY, ORANGE, RED, bilingual, drawing, shorten
+from paddle_cxr.plots.style import BLUE, DEMO_LINE, GREEN, GREY, ORANGE, RED, bilingual, drawing, shorten, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 _CELL = 2.3  # inches a picture in a grid
+_CAPTION = 34  # columns of a line under one
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,13 @@ def _bars(axes: Axes, probabilities: np.ndarray, classes: Sequence[ClassInfo], b
 
 
 @contextlib.contextmanager
-def _grid(path: str | Path, count: int, text: float, title: str, demo: bool) -> Iterator[list[Axes]]:
+def _grid(path: str | Path, count: int, text: float, title: str, demo: bool, line: str = DEMO_LINE
+          ) -> Iterator[list[Axes]]:
     """A drawing of ``count`` square cells, each with ``text`` inches of height for its lines."""
     columns = min(count, 4 if count <= 16 else 6)
     rows = math.ceil(count / columns)
-    with drawing(path, max(5, columns * _CELL), rows * (_CELL + text) + 0.4, title=title, demo=demo) as figure:
+    with drawing(path, max(5, columns * _CELL), rows * (_CELL + text) + 0.4, title=title, demo=demo, line=line
+                 ) as figure:
         cells = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in cells:
             axes.set_axis_off()
@@ -187,21 +189,29 @@ def picture(image: np.ndarray) -> np.ndarray:
 
 
 def plot_sheet(images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path, *, title: str,
-               demo: bool = False) -> Path:
+               names: Sequence[str] = (), demo: bool = False, line: str = DEMO_LINE) -> Path:
     """A contact sheet: images with a few lines under each.
 
     Args:
-        images: uint8, ``[H, W]`` or ``[H, W, 3]`` each.
+        images: uint8, ``[H, W]`` or ``[H, W, 3]`` each, some dozens at most; without any, the figure says so.
         captions: one an image; long ones are wrapped, and cut after four lines.
         path: PNG to write.
         title: line above the figure.
+        names: one an image, shown above it; or none.
+        demo: add ``line`` below.
+        line: what is said there of the images' origin.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with _grid(path, len(images), 0.75, title, demo) as cells:
-        for axes, image, caption in zip(cells, images, captions, strict=False):
+    if not images:
+        with drawing(path, 6, 1.5, title=title, demo=demo, line=line) as figure:
+            figure.text(0.5, 0.5, "没有可以显示的图像", ha="center", va="center", color=GREY, fontsize=12)
+        return Path(path)
+    with _grid(path, len(images), 0.95 if names else 0.75, title, demo, line) as cells:
+        for place, (axes, image, caption) in enumerate(zip(cells, images, captions, strict=False)):
             show(axes, image)
-            lines = textwrap.wrap(caption, 34, max_lines=4, placeholder="…")
-            axes.text(0, -0.04, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
+            if names:
+                axes.set_title(shorten(names[place], _CAPTION), fontsize=7.5)
+            axes.text(0, -0.04, wrapped(caption, _CAPTION, 4), transform=axes.transAxes, va="top", fontsize=7)
     return Path(path)

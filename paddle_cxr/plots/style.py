@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ FONT_FAMILY = "CXR Sans SC"
 DPI = 110
 DEMO_LINE = "内置模体（phantom），非临床结果"
 SYNTHETIC_LINE = "含合成/仿真报告（synthetic），不是真实病例"
+SYNTHETIC_IMAGES = "合成图像（synthetic），不是真实病例"
 _DEMO_STRIP = 0.3  # inches
 
 # Okabe & Ito 2008: told apart with every common colour blindness.
@@ -127,3 +129,30 @@ def shorten(text: str, width: int) -> str:
 def columns(text: str) -> int:
     """Width of ``text`` in columns of a fixed-width font, where Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def wrapped(text: str, width: int, most: int) -> str:
+    """``text`` in lines of ``width`` columns, at most ``most`` of them; a Chinese character takes two columns."""
+    lines, line = [], ""
+    for word in _words(text, width):
+        if line and columns(line + word) > width:
+            lines.append(line)
+            line = word.lstrip()
+        else:
+            line += word
+    lines.append(line)
+    if len(lines) > most:
+        lines = [*lines[:most - 1], shorten(lines[most - 1] + "…", width)]
+    return "\n".join(lines)
+
+
+def _words(text: str, width: int) -> list[str]:
+    """Pieces that a line may end after: Chinese characters one by one, other words whole but for very long ones."""
+    pieces: list[str] = []
+    for char in text:
+        wide = columns(char) == 2
+        if wide or not pieces or pieces[-1][-1:].isspace() or columns(pieces[-1][-1:]) == 2:
+            pieces.append(char)
+        else:
+            pieces[-1] += char
+    return [part for piece in pieces for part in (textwrap.wrap(piece, width - 1, drop_whitespace=False) or [piece])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
 
 from paddle_cxr.download import resolve_pretrained
@@ -10,25 +12,50 @@ from paddle_cxr.registry import build
 from paddle_cxr.schema import Recipe
 from paddle_cxr.weights import apply_weights, load_weights
 
+IMAGE_TOWER = "image_encoder."
+"""What the names of a pre-trained image tower's tensors start with."""
+
 
 def build_model(recipe: Recipe, *, load_start: bool = True) -> tuple[paddle.nn.Layer, list[str]]:
     """Build ``Arch`` for the recipe's classes and channels.
 
     Args:
         recipe: the checked recipe.
-        load_start: load ``Arch.pretrained``: true (ImageNet), a checkpoint to fine-tune, or a URL with its checksum.
+        load_start: load ``Arch.pretrained``: true (ImageNet), a checkpoint to fine-tune (a classifier's, or a
+            pre-training run's, of which the image tower is taken), or a URL with its checksum.
 
     Returns:
         The model, and notices for the user (such as: the head was made anew).
     """
     sizes = {"class_num": len(recipe.Global.classes), "in_channels": recipe.Global.image_shape[0]}
-    model = build("arch", recipe.Arch | sizes, "Arch")
-    if not load_start:
-        return model, []
-    start = resolve_pretrained(recipe.Arch.get("pretrained", False), recipe.Arch["name"])
+    return _build(recipe.Arch | sizes, "Arch", load_start)
+
+
+def build_backbone(spec: dict[str, Any], channels: int, path: str, *, load_start: bool = True
+                   ) -> tuple[paddle.nn.Layer, list[str]]:
+    """Build a network without a classification head; arguments and result as of :func:`build_model`.
+
+    Args:
+        spec: the component, e.g. ``{name: ResNet50, pretrained: true}``.
+        channels: of the images.
+        path: YAML path of ``spec``.
+    """
+    model, notices = _build(spec | {"class_num": 0, "in_channels": channels}, path, load_start)
+    if not hasattr(model, "forward_features"):
+        raise UserError(f"{path}.name：{spec.get('name')} 不能作图像塔；请用 ResNet18…ResNet152")
+    return model, notices
+
+
+def _build(spec: dict[str, Any], path: str, load_start: bool) -> tuple[paddle.nn.Layer, list[str]]:
+    model = build("arch", spec, path)
+    start = resolve_pretrained(spec.get("pretrained", False), spec["name"]) if load_start else None
     if start is None:
         return model, []
     state, meta = load_weights(start)
+    if any(name.startswith(IMAGE_TOWER) for name in state):
+        state = {name.removeprefix(IMAGE_TOWER): value for name, value in state.items()
+                 if name.startswith(IMAGE_TOWER)}
+        meta = {"architecture": meta.get("image_encoder")}
     notices = apply_weights(model, state, meta, path=start, allow_head_mismatch=True)
     return model, [f"起始权重：{start}", *notices]
 

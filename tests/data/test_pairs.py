@@ -107,6 +107,7 @@ def test_the_fingerprint_names_images_and_reports(folder):
     ({"image": "images/0.png", "impression": "A.", "entities": ["effusion"]}, "pairs.jsonl:1：entities"),
     ({"image": "images/0.png", "impression": "A.", "labels": {"effusion": 2}}, "pairs.jsonl:1.*effusion.*0、1 或 null"),
     ({"image": "images/0.png", "impression": "A.", "labels": "effusion"}, "pairs.jsonl:1 的 labels"),
+    ({"image": "images/0.png", "impression": "A.", "labels": {"effusion": 10**400}}, "pairs.jsonl:1.*effusion"),
     ({"image": "images/0.png", "impression": ""}, "一个图文对也没有"),
 ])
 def test_broken_lines(folder, row, match):

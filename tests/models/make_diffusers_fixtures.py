@@ -12,7 +12,7 @@ layout of diffusers, with random weights large enough for errors to show:
     like_sd2   the structure of Stable Diffusion 2 as newer releases write it: v-prediction, linear projections, other
                numbers of heads at each depth, "!" as padding, tokenizer.json, half precision; grey autoencoder
 
-and in each an expected.safetensors:
+(and ``tests/fixtures/torch_bin``, the first one's weights as ``.bin``), and in each an expected.safetensors:
 
     ids, context              of PROMPTS: int64 [2, 77], float32 [2, 77, C]
     latents, times, noise     float32 [2, 4, 8, 8], int64 [2], and what the U-Net says for them and ``context``
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 OUT = Path(__file__).resolve().parents[1] / "fixtures" / "diffusers"
+BINS = OUT.with_name("torch_bin")
 PROMPTS = ["No acute cardiopulmonary process: café, 3 cm!", "effusion " * 90]
 
 UNET = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (4, 6), "layers_per_block": 1,
@@ -66,6 +68,7 @@ def main() -> None:
          {"hidden_size": 8, "hidden_act": "quick_gelu", "eos_token_id": 2},
          PNDMScheduler(**SCHEDULE, skip_prk_steps=True), "<|endoftext|>")
     as_published_in_2022(OUT / "like_sd1", tokens)
+    as_bins(OUT / "like_sd1")
     make("like_sd2", tokens, {"attention_head_dim": (1, 2), "cross_attention_dim": 12, "use_linear_projection": True},
          {"in_channels": 1, "out_channels": 1, "scaling_factor": 0.5}, {"hidden_size": 12, "hidden_act": "gelu"},
          DDIMScheduler(**SCHEDULE, prediction_type="v_prediction", clip_sample=False, timestep_spacing="leading"),
@@ -160,6 +163,20 @@ def as_published_in_2022(folder: Path, tokens: tuple[dict[str, int], list[str]])
     (folder / "tokenizer" / "tokenizer.json").unlink()
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(vocab))
     (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+
+
+def as_bins(folder: Path) -> None:
+    """``tests/fixtures/torch_bin``: the weights of like_sd1 as ``torch.save`` writes them, and every kind of tensor."""
+    BINS.mkdir(exist_ok=True)
+    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                       ("text_encoder", "model")):
+        torch.save(OrderedDict(load_file(folder / part / f"{name}.safetensors")), BINS / f"{part}.bin")
+    numbers = torch.arange(24.0).reshape(4, 6)
+    torch.save({"plain": numbers, "transposed": numbers.T, "part": numbers[1:3, ::2], "half": numbers.half(),
+                "brain": numbers.bfloat16(), "whole": numbers.long(), "one": torch.tensor(7.0), "yes": numbers > 3,
+                "none": torch.zeros(0, 3), "parameter": torch.nn.Parameter(numbers)}, BINS / "kinds.bin")
+    torch.save(torch.nn.Linear(2, 2), BINS / "module.bin")  # not only tensors: it names classes
+    torch.save({"x": numbers}, BINS / "old.bin", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

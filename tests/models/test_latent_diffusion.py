@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from paddle_cxr.weights import read_safetensors, write_safetensors  # noqa: E402
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "diffusers"
 NAMES = ["like_sd1", "like_sd2"]
+BINS = Path(__file__).parents[1] / "fixtures" / "torch_bin"
 PROMPTS = ["No acute cardiopulmonary process: café, 3 cm!", "effusion " * 90]  # those of make_diffusers_fixtures.py
 LUMA = np.array([0.299, 0.587, 0.114])
 TEXTS = ["Large right pleural effusion with adjacent atelectasis.", "No acute cardiopulmonary process.",
@@ -186,6 +188,9 @@ def test_sharded_safetensors(folder):
     file.with_name(f"{file.name}.index.json").write_text(json.dumps({"weight_map": mapping}))
     file.unlink()
     same(model, load_latent_diffusion(folder))
+    change(folder / "unet" / "config.json", in_channels=9)
+    with pytest.raises(UserError, match=r"unet（2 个分片）.*conv_in.weight"):
+        load_latent_diffusion(folder)
     file.with_name("diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match="00002-of-00002"):
         load_latent_diffusion(folder)
@@ -200,6 +205,39 @@ def test_paddles_own_weights(folder):
         write = save_pdparams if name.endswith("pdparams") else write_safetensors
         write(folder / part / name, getattr(model, part).state_dict())
     same(model, load_latent_diffusion(folder))
+
+
+def with_bins(folder):
+    """The same weights as ``torch.save`` wrote them, see make_diffusers_fixtures.py."""
+    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                       ("text_encoder", "pytorch_model")):
+        for file in (folder / part).glob("*.safetensors"):
+            file.unlink()
+        shutil.copy(BINS / f"{part}.bin", folder / part / f"{name}.bin")
+    return folder
+
+
+def test_weights_as_they_were_published_in_2022(folder):
+    model = load_latent_diffusion(folder)
+    same(model, load_latent_diffusion(with_bins(folder)))
+
+
+def test_brain_floats(folder):
+    """bfloat16, which NumPy does not have: the upper half of a float32."""
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    header, content, rounded = {}, b"", {}
+    for name, value in read_safetensors(file)[0].items():
+        halves = (value.view(np.uint32) >> 16).astype("<u2")
+        place = [len(content), len(content) + halves.nbytes]
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": place}
+        content += halves.tobytes()
+        rounded[name] = (halves.astype(np.uint32) << 16).view(np.float32)
+    text = json.dumps(header).encode()
+    file.unlink()
+    file.with_name("diffusion_pytorch_model.bf16.safetensors").write_bytes(
+        len(text).to_bytes(8, "little") + text + content)
+    unet = load_latent_diffusion(folder).unet
+    assert (unet.conv_in.weight.numpy() == rounded["conv_in.weight"]).all()
 
 
 def test_reading_leaves_a_folder_as_it_is(folder):
@@ -221,6 +259,12 @@ def test_missing_files_are_named(folder, missing, named):
         load_latent_diffusion(folder)
 
 
+def test_the_folder_above_a_trained_model(folder):
+    folder.rename(folder.with_name("model"))
+    with pytest.raises(UserError, match=f"训练出的模型在 {folder.parent / 'model'}"):
+        load_latent_diffusion(folder.parent)
+
+
 def test_no_folder(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         load_latent_diffusion(tmp_path / "nowhere")
@@ -236,10 +280,18 @@ def test_damaged_files_are_named(folder, name, content):
         load_latent_diffusion(folder)
 
 
-def test_pickles_are_refused(folder):
+@pytest.mark.parametrize("suffix", [".bin", ".ckpt"])
+def test_other_kinds_of_weights_are_refused(folder, suffix):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_suffix(".bin"))
+    file.rename(file.with_suffix(suffix))
     with pytest.raises(UserError, match="safetensors"):
+        load_latent_diffusion(folder)
+
+
+def test_a_lost_or_reshaped_tensor_of_a_bin_is_named(folder):
+    change(with_bins(folder) / "unet" / "config.json", in_channels=9)
+    said = r"diffusion_pytorch_model.bin.*conv_in.weight \[4, 4, 3, 3\] 应为 \[4, 9, 3, 3\]"
+    with pytest.raises(UserError, match=said):
         load_latent_diffusion(folder)
 
 
@@ -264,6 +316,8 @@ def test_safety_checkers_and_feature_extractors_do_not_matter(folder):
     ("unet", {"down_block_types": ["No", "Block"]}, "unet"), ("unet", {"sample_size": None}, "sample_size"),
     ("unet", {"class_embed_type": "timestep"}, "class_embed_type"), ("unet", {"in_channels": 9}, "conv_in"),
     ("unet", {"block_out_channels": [10**7, 10**7]}, "unet"), ("vae", {"latent_channels": 8}, "应为"),
+    ("unet", {"sample_size": []}, "sample_size"), ("unet", {"sample_size": ["8", "8"]}, "sample_size"),
+    ("vae", {"scaling_factor": "x"}, "scaling_factor"), ("vae", {"scaling_factor": 0}, "scaling_factor"),
     ("vae", {"latent_channels": "x"}, "vae"), ("text_encoder", {"num_attention_heads": 3}, "text_encoder"),
     ("text_encoder", {"vocab_size": 100}, "token_embedding"), ("text_encoder", {"num_hidden_layers": 1}, "unexpected"),
     ("text_encoder", {"hidden_act": "magic"}, "text_encoder")])
@@ -317,6 +371,8 @@ def test_what_the_parts_share_is_filled_in(tiny):
     ({"unet": {"sampel_size": 8}}, "是不是 sample_size"), ({"text_encoder": {"heads": 8}}, "text_encoder.heads"),
     ({"vae": {"patch": 8}}, "vae.patch"), ({"unet": {"norm_num_groups": 5}}, "Arch.unet"),
     ({"tokenizer": {"vocab_size": 10}}, "514"),
+    ({"scheduler": {"beta_strat": 0.1}}, "是不是 beta_start"), ({"tokenizer": {"vocab_size": "x"}}, "整数"),
+    ({"text_encoder": {"bos_token_id": 1}}, "text_encoder.bos_token_id"),
     ({"unet": {"cross_attention_dim": 5}}, "cross_attention_dim"), ({"scheduler": {"beta_end": 2}}, "beta_end")])
 def test_configs_from_which_nothing_can_be_built(config, said):
     with pytest.raises(UserError, match=said):
@@ -336,6 +392,39 @@ def test_frequent_words_become_one_token():
     assert tokenizer.encode("pleural effusion")[0][1:3] == [tokenizer.vocab["pleural</w>"],
                                                             tokenizer.vocab["effusion</w>"]]
     assert train_clip_tokenizer(TEXTS[::-1], 640).vocab == tokenizer.vocab
+
+
+def plain_merges(texts, count):
+    """The definition, word for word: count all pairs anew after each merge; of equal ones the oldest tokens win."""
+    from paddlenlp.transformers.clip.tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+    order = sorted(letters.values())
+    words = [[letters[byte] for byte in word.encode()] for text in sorted(texts) for word in text.lower().split()]
+    words = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    order += dict.fromkeys(word[-1] for word in words)
+    merges = []
+    while len(merges) < count:
+        pairs = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        best = max(pairs, key=lambda pair: (pairs[pair], *(-order.index(one) for one in pair)), default=None)
+        if best is None or pairs[best] < 2:
+            break
+        merges.append(best)
+        if "".join(best) not in order:
+            order.append("".join(best))
+        for word in words:
+            for place in range(len(word) - 1):
+                if tuple(word[place:place + 2]) == best:
+                    word[place:place + 2] = ["".join(best)]
+    return merges
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text("abc ", max_size=12), min_size=1, max_size=12), st.randoms())
+def test_merges_are_the_most_frequent_pairs_whatever_the_order_of_the_texts(texts, random):
+    wanted = plain_merges(texts, 20)
+    random.shuffle(texts)
+    assert train_clip_tokenizer([*texts], 514 + 20).merges == wanted
 
 
 # --- images and latents ------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """Training latent diffusion: the loss against its formula, the cache, and whole runs through the engine."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from sklearn.decomposition import PCA  # noqa: E402
 
 from paddle_cxr.engine.distributed import World  # noqa: E402
 from paddle_cxr.engine.jobs import job_named  # noqa: E402
+from paddle_cxr.engine.output import RunFolder  # noqa: E402
 from paddle_cxr.errors import UserError  # noqa: E402
 from paddle_cxr.models.latent_diffusion import (  # noqa: E402
     build_latent_diffusion,
@@ -29,10 +32,14 @@ from paddle_cxr.models.latent_diffusion import (  # noqa: E402
 )
 from paddle_cxr.models.patch_autoencoder import PatchAutoencoder  # noqa: E402
 from paddle_cxr.recipe import task_of  # noqa: E402
-from paddle_cxr.tasks.diffusion.data import Latents, load_pairs  # noqa: E402
+from paddle_cxr.synthesis.generators.diffusers import DiffusersGenerator  # noqa: E402
+from paddle_cxr.synthesis.locks import locked  # noqa: E402
+from paddle_cxr.tasks.diffusion import run as run_module  # noqa: E402
+from paddle_cxr.tasks.diffusion.data import Latents  # noqa: E402
 from paddle_cxr.tasks.diffusion.recipe import load  # noqa: E402
 from paddle_cxr.tasks.diffusion.run import _build  # noqa: E402
 from paddle_cxr.tasks.diffusion.task import DiffusionTask, loss_weights  # noqa: E402
+from paddle_cxr.tasks.pairs import load_pairs  # noqa: E402
 
 RECIPE = """
 Global: {{task: diffusion, output_dir: {output}, device: cpu, seed: 3, epochs: 2, image_shape: [1, 32, 32],
@@ -166,6 +173,49 @@ def test_latents_are_the_same_from_memory_from_disk_and_without_a_cache(tmp_path
     assert len(list((tmp_path / "cache").glob("*.latents.npy"))) == 1
 
 
+def test_a_damaged_cache_of_latents_is_made_again(tmp_path):
+    wanted = make_task(tmp_path, mode="memory").latents.draw(np.arange(3), np.random.default_rng(0)).numpy()
+    make_task(tmp_path, mode="disk")
+    file, = (tmp_path / "cache").glob("*.latents.npy")
+    for content in (b"", file.read_bytes()[:500], b"something else"):
+        file.write_bytes(content)
+        drawn = make_task(tmp_path, mode="disk").latents.draw(np.arange(3), np.random.default_rng(0))
+        assert np.array_equal(drawn.numpy(), wanted)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    """The space is taken beforehand: writing into a memory map of a full disk ends the program without a word."""
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"DataLoader.latents.folder.*No space left"):
+        make_task(tmp_path, mode="disk")
+    assert not list((tmp_path / "cache").glob("*.latents.npy")) + list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_two_runs_compute_the_same_latents_one_after_the_other(tmp_path):
+    wanted = make_task(tmp_path, mode="disk").latents.draw(np.arange(3), np.random.default_rng(0)).numpy()
+    file, = (tmp_path / "cache").glob("*.latents.npy")
+    file.unlink()
+    with ThreadPoolExecutor(1) as other:
+        with locked(file.with_suffix(".lock")):
+            running = other.submit(make_task, tmp_path, mode="disk")
+            time.sleep(2)
+            assert not running.done() and not list(file.parent.glob("*.tmp")) and not file.exists()
+        drawn = running.result(60).latents.draw(np.arange(3), np.random.default_rng(0))
+    assert np.array_equal(drawn.numpy(), wanted)
+
+
+def test_latents_of_another_scale_are_others(tmp_path):
+    """The factor stands in a folder's config.json and not in its weights."""
+    task = make_task(tmp_path)
+    before = task.latents._key(task.data)
+    assert task.latents._key(task.data) == before
+    task.diffusion.scaling_factor *= 2
+    assert task.latents._key(task.data) != before
+
+
 def test_cached_latents_of_a_deep_autoencoder_are_drawn_anew_each_time(tmp_path):
     """The cache holds mean and deviation; what is drawn from them is what encoding the image gives."""
     task = make_task(tmp_path)
@@ -225,6 +275,8 @@ def test_a_run_leaves_a_model_that_draws(tmp_path):
     assert json.loads((out / "model" / "model.json").read_text(encoding="utf-8"))["demo_data"] is True
     image, = sample(model, ["Small left pleural effusion."], [1], steps=2, height=32, width=32)
     assert image.shape == (32, 32)
+    written = {name: (out / name).stat().st_mtime_ns for name in ("metrics.json", "samples.png", "curves.png")}
+    assert max(written, key=written.get) == "metrics.json"  # it says that the run is complete: it comes last
     kept = weights(out)  # the averaged weights are what the folder holds
     assert np.array_equal(kept["unet.conv_in.weight"], model.unet.conv_in.weight.numpy())
 
@@ -237,10 +289,47 @@ def test_a_run_leaves_a_model_that_draws(tmp_path):
     assert moved == {"unet"}
 
 
+def test_a_dry_run_stores_no_latents(tmp_path):
+    """Encoding 200,000 images takes hours, and a dry run promises to write nothing."""
+    file = write_recipe(tmp_path)
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file), "--dry-run",
+               "-o", f"DataLoader.latents={{mode: disk, folder: {tmp_path / 'cache'}}}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path,
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""})
+    assert done.returncode == 0 and "试运行" in done.stdout, done.stderr
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_model_trained_further_on_another_size_draws_that_size(tmp_path):
+    task = make_task(tmp_path)
+    save_latent_diffusion(task.diffusion, tmp_path / "model", demo=True, meta={})
+    empty = [f"Arch.{key}={{}}" for key in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")]
+    loaded = load(write_recipe(tmp_path), [f"Arch.folder={tmp_path / 'model'}", *empty,
+                                           "Global.image_shape=[1, 64, 64]"])
+    said: list[str] = []
+    model = _build(loaded.recipe, task.data, task.train, said.append)
+    assert model.image_size == 64 and "32×32" in said[0] and "64×64" in said[0]
+    save_latent_diffusion(model, tmp_path / "larger", demo=True, meta={})
+    assert load_latent_diffusion(tmp_path / "larger").image_size == 64
+
+
+def test_no_memory_for_the_samples_does_not_cost_the_run(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(run_module, "sample", full)
+    task, folder = make_task(tmp_path), RunFolder(tmp_path / "out")
+    run_module._write(load(write_recipe(tmp_path)), task, folder, {})
+    folder.close()
+    assert (tmp_path / "out" / "metrics.json").is_file() and not (tmp_path / "out" / "samples.png").exists()
+    assert "Sampling.batch_size" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
 def test_two_ranks_equal_one_process(tmp_path):
     file = write_recipe(tmp_path, "v_prediction", "5.0")
     for ranks in (1, 2):
-        done = train(file, f"Global.ranks={ranks}", f"Global.output_dir={tmp_path / str(ranks)}", "Sampling.images=0")
+        done = train(file, f"Global.ranks={ranks}", f"Global.output_dir={tmp_path / str(ranks)}", "Sampling.images=0",
+                     f"DataLoader.latents.mode={'disk' if ranks > 1 else 'memory'}")
         assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert max(float(np.abs(one[name] - two[name]).max()) for name in one) < 1e-6
@@ -280,6 +369,13 @@ def test_prompts_that_are_too_long_are_counted(tmp_path):
     ("DataLoader.Train.sampler.balance=true", "balance：图文对没有类别"),
     ("Arch.unet.norm_num_groups=5", "Arch.unet：这些值搭不出 unet"),
     ("Arch.vae.patch=5", "Arch.vae.patch"),
+    ("Arch.vae={in_channels: 1}", "Arch.vae.name：从头训练只能写 PatchAutoencoder"),
+    ("Global.image_shape=[1, 64, 64]", "Arch.unet.sample_size：应为"),
+    ("Global.image_shape=[1, 32, 64]", "Global.image_shape：高和宽应相等"),
+    ("Arch.scheduler.beta_strat=0.1", "Arch.scheduler.beta_strat：没有这个键，是不是 beta_start"),
+    ("Arch.text_encoder.vocab_size=900", "Arch.text_encoder.vocab_size：由分词器决定"),
+    ("Arch.text_encoder.max_position_embeddings=2", "max_position_embeddings 应为不小于 3"),
+    ("Arch.tokenizer.vocab_size=many", "整数"),
     ("Loss.min_snr=0", "Loss.min_snr"),
     ("Global.task=difusion", "是不是 diffusion"),
     ("DataLoader.Source={name: PairsFile, file: gone.jsonl}", "gone.jsonl"),
@@ -289,6 +385,14 @@ def test_a_wrong_key_is_one_clear_line(tmp_path, override, said):
         job_named(task_of(write_recipe(tmp_path), [override]))
         make_task(tmp_path, override)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("Arch.unet.sampel_size=8", "是不是 sample_size"), ("Arch.scheduler.beta_end=2", "beta_end"),
+    ("Arch.tokenizer.size=8", "Arch.tokenizer.size"), ("Sampling.steps=1001", "Sampling.steps：1001")])
+def test_what_the_recipe_says_wrong_is_told_before_the_images_are_read(tmp_path, override, said):
+    with pytest.raises(UserError, match=said):
+        run_module.check(load(write_recipe(tmp_path), [override]).recipe)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
@@ -306,3 +410,18 @@ def test_saving_keeps_a_patch_autoencoder(tmp_path):
     again = load_latent_diffusion(tmp_path / "model")
     pixels = paddle.to_tensor(np.random.default_rng(0).random((1, 1, 32, 32)), dtype="float32")
     assert np.array_equal(again.encode_images(pixels).numpy(), task.diffusion.encode_images(pixels).numpy())
+
+
+# --- real radiographs --------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.skipif("PADDLE_CXR_REAL_DATA" not in os.environ, reason="needs the 880 real radiographs")
+def test_the_twin_trains_on_real_radiographs(tmp_path):
+    done = train(ROOT / "configs" / "diffusion_covid3.yaml", "Global.epochs=2", "Sampling.images=4", "Sampling.steps=5",
+                 f"DataLoader.Source.source.root={Path(os.environ['PADDLE_CXR_REAL_DATA']) / 'cxr'}",
+                 f"DataLoader.cache.folder={tmp_path}", f"Global.output_dir={tmp_path / 'out'}", timeout=600)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["demo_data"] is False and metrics["dataset"]["train"] > 800
+    assert metrics["history"]["best"]["loss"] < 1
+    assert DiffusersGenerator(str(tmp_path / "out" / "model"), steps=2, device="cpu").title == "out"

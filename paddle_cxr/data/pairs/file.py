@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from paddle_cxr.data.lines import json_lines
 from paddle_cxr.data.pairs.record import PairRecord, PairSource
+from paddle_cxr.data.pairs.views import FrontalViews
 from paddle_cxr.data.sources.layout import header_of, inside, known_patient, read_table
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.registry import check_type, register
@@ -16,7 +17,6 @@ from paddle_cxr.registry import check_type, register
 _TEXTS = ("impression", "findings")
 _COLUMNS = ("id", "image", *_TEXTS, "patient_id", "view", "split")
 _ORIGIN = ("source", "writer", "generator")  # of a synthetic pair
-_MAX_LINE = 10_000_000  # bytes of a line; a report has thousands
 
 
 @register("pairs")
@@ -32,13 +32,15 @@ class PairsFile(PairSource):
         file: the list.
         root: the folder the image paths are relative to; the list's own without.
         columns: other names of columns (or JSON keys), e.g. ``{image: filename, findings: report}``.
+        frontal_only: use frontal views (PA, AP, Frontal) only; pairs of another or no known view are counted.
 
     Raises:
         UserError: naming file and line: no such file or image, no JSON object, a value of another type, a path leading
             out of ``root``, an id that was there before; or a table without the columns.
     """
 
-    def __init__(self, file: str, root: str | None = None, columns: dict[str, str] | None = None) -> None:
+    def __init__(self, file: str, root: str | None = None, columns: dict[str, str] | None = None,
+                 frontal_only: bool = False) -> None:
         self.notices: list[str] = []
         reason = self.missing(file=file)
         if reason:
@@ -47,9 +49,12 @@ class PairsFile(PairSource):
         folder = path.parent if root is None else Path(root)
         names = _column_names(columns)
         rows = _json_rows(path) if path.suffix.lower() == ".jsonl" else _table_rows(path, names, columns or {})
-        records = list(_with_text(_unique(_pairs(rows, names, folder)), path, self.notices))
+        views = FrontalViews(frontal_only)
+        records = views.of(_with_text(_unique(_pairs(rows, names, folder)), path, self.notices))
+        views.note(path, self.notices)
         if not records:
-            raise UserError(f"{path} 里一个图文对也没有")
+            hint = "（frontal_only 只留正位，要有 view 列）" if frontal_only else ""
+            raise UserError(f"{path} 里一个图文对也没有{hint}")
         self.demo = any("phantom" in record.extra.get("generator", "") for record in records)
         super().__init__(folder.resolve().name, folder, records)
 
@@ -72,29 +77,8 @@ _Row = tuple[str, dict[str, Any], dict[str, str]]  # "file:line", what is read, 
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
-    try:
-        with open(path, "rb") as stream:
-            number = 0
-            while raw := stream.readline(_MAX_LINE + 1):
-                number += 1
-                if len(raw) > _MAX_LINE:
-                    raise UserError(f"{path}:{number}：这一行超过 {_MAX_LINE // 10**6} MB，不像是图文对；请检查换行")
-                if raw.strip():
-                    row = _json_object(raw, f"{path}:{number}")
-                    yield f"{path}:{number}", row, {key: row[key] for key in _ORIGIN if isinstance(row.get(key), str)}
-    except OSError as error:
-        raise UserError(f"无法读取图文对列表 {path}：{error.strerror or error}") from None
-
-
-def _json_object(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        cut = "，这一行可能没有写完" if not raw.endswith(b"\n") else ""
-        raise UserError(f"{where}：不是有效的 JSON{cut}；请删去或修好这一行") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}：应是一个 JSON 对象，例如 {{\"image\": …, \"impression\": …}}")
-    return row
+    for where, _, row in json_lines(path, "对带 image 的图文"):
+        yield where, row, {key: row[key] for key in _ORIGIN if isinstance(row.get(key), str)}
 
 
 def _table_rows(path: Path, names: Mapping[str, str], chosen: Mapping[str, str]) -> Iterator[_Row]:
@@ -138,7 +122,8 @@ def _entities(value: Any, where: str) -> tuple[dict[str, str], ...]:
 def _labels(value: Any, where: str) -> dict[str, int | None]:
     """Finding → 0, 1 or None; NaN, which some programs write for unknown, is None too."""
     labels = {} if value is None else check_type(value, dict[str, int | float | None], f"{where} 的 labels")
-    wrong = [name for name, label in labels.items() if label not in (0, 1, None) and not math.isnan(label)]
+    wrong = [name for name, label in labels.items()
+             if label not in (0, 1, None) and not (isinstance(label, float) and math.isnan(label))]
     if wrong:
         raise UserError(f"{where}：labels 的 {wrong[0]!r} 应为 0、1 或 null，现在是 {labels[wrong[0]]!r}")
     return {name: int(label) if label in (0, 1) else None for name, label in labels.items()}

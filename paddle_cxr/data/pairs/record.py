@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from paddle_cxr.data.records import Record, Source
 
 
@@ -39,12 +41,21 @@ class PairRecord(Record):
 
 
 class PairSource(Source):
-    """A source of pairs; ``records`` are :class:`PairRecord`."""
+    """A source of pairs; ``records`` are :class:`PairRecord`.
+
+    Attributes:
+        weights: float64 [N], how much more often than others each pair is to be drawn in training, as
+            :class:`paddle_cxr.data.sampler.MicroBatchSampler` takes them; None for all alike.
+        shares: part → its share of what is drawn, where the pairs are mixed in proportions
+            (:func:`paddle_cxr.data.pairs.mixed.part_weights` makes weights of them for any of the records); else empty.
+    """
 
     records: list[PairRecord]
+    weights: np.ndarray | None = None
 
     def __init__(self, name: str, root: str | Path, records: Sequence[PairRecord]) -> None:
         super().__init__(name, root, (), records)
+        self.shares: dict[str, float] = {}
 
     def fingerprint(self) -> str:
         """As of other sources, over the reports too."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,31 +15,15 @@ import paddle
 from tqdm import tqdm
 
 from paddle_cxr.data.cache import cache_key
-from paddle_cxr.data.labelled import LabelledData, divide_and_decode
-from paddle_cxr.data.preprocess import Preprocess
+from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.engine.distributed import World, gather_arrays, wait_for_all
 from paddle_cxr.errors import UserError
-from paddle_cxr.files import writing_to
-from paddle_cxr.recipe import Loaded
-from paddle_cxr.registry import build
+from paddle_cxr.synthesis.locks import locked
 
 if TYPE_CHECKING:
     from paddle_cxr.models.latent_diffusion import LatentDiffusion
 
 _ENCODED_AT_ONCE = 8  # images; the autoencoder's first layers work at full size
-
-
-def load_pairs(loaded: Loaded, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None
-               ) -> LabelledData:
-    """Open the recipe's pairs, divide them and decode the images; ``data.source.records`` hold the texts.
-
-    Raises:
-        UserError: what the source, the split or a broken image has to say.
-    """
-    section = loaded.recipe.DataLoader
-    source = build("pairs", section.Source, "DataLoader.Source")
-    preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
-    return divide_and_decode(source, section, preprocess, say=say, progress=progress)
 
 
 def prompts_of(data: LabelledData, positions: np.ndarray) -> list[str]:
@@ -91,7 +78,7 @@ class Latents:
     def _encode(self, positions: Sequence[int], out: np.ndarray, rows: Sequence[int], quiet: bool) -> None:
         """Write the latents of images ``positions`` into rows ``rows`` of ``out``."""
         starts = range(0, len(positions), _ENCODED_AT_ONCE)
-        for start in tqdm(starts, desc="编码（encode）", leave=False, disable=quiet):
+        for start in tqdm(starts, desc="编码（encode）", leave=False, disable=quiet or not sys.stderr.isatty()):
             part = slice(start, start + _ENCODED_AT_ONCE)
             images = np.stack([self._images[position] for position in positions[part]])
             with paddle.no_grad():
@@ -105,31 +92,76 @@ class Latents:
         mine = range(world.rank, shape[0], world.size)
         own = np.empty((len(mine), *shape[1:]), np.float16)
         self._encode(mine, own, range(len(mine)), not world.is_main)
+        wait_for_all(world)  # the exchange itself waits half a minute only for a slower rank
         parts = gather_arrays({"rows": np.array(mine, np.int64), "latents": own}, world)
         return parts["latents"][np.argsort(parts["rows"])]
 
     def _on_disk(self, shape: tuple[int, ...], data: LabelledData, folder: Path, world: World) -> np.ndarray:
         file = folder / f"{data.source.name}-{self._key(data)}.latents.npy"
-        if not file.is_file():
-            unfinished = file.with_suffix(".tmp")
-            with writing_to(file):
-                if world.is_main:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape).flush()
-                wait_for_all(world)
-                out = np.lib.format.open_memmap(unfinished, mode="r+")
-                mine = range(world.rank, shape[0], world.size)
-                self._encode(mine, out, mine, not world.is_main)
-                out.flush()
-                del out
-                wait_for_all(world)
-                if world.is_main:
-                    unfinished.rename(file)
-        wait_for_all(world)
+        with _placing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Another run may be computing the same latents: this one then waits, and finds them done.
+        with locked(file.with_suffix(".lock"), wait=lambda: None) if world.is_main else contextlib.nullcontext():
+            wait_for_all(world)
+            if not _main_says(_is_whole(file, shape), world):
+                self._fill(file, shape, world)
         return np.load(file, mmap_mode="r")
 
+    def _fill(self, file: Path, shape: tuple[int, ...], world: World) -> None:
+        """Compute ``file``: every rank writes its rows, and it gets its name when all are there."""
+        unfinished = file.with_suffix(".tmp")
+        if world.is_main:
+            with _placing(file.parent):
+                _allocate(unfinished, shape)
+        wait_for_all(world)
+        out = np.lib.format.open_memmap(unfinished, mode="r+")
+        mine = range(world.rank, shape[0], world.size)
+        self._encode(mine, out, mine, not world.is_main)
+        out.flush()
+        del out
+        wait_for_all(world)
+        if world.is_main:
+            with _placing(file.parent):
+                unfinished.replace(file)
+        wait_for_all(world)
+
     def _key(self, data: LabelledData) -> str:
-        digest = hashlib.sha256(cache_key(data.source, data.preprocess).encode())
+        """What the latents depend on, as 16 hex digits."""
+        digest = hashlib.sha256(f"{cache_key(data.source, data.preprocess)} {self._model.scaling_factor}".encode())
         for name, tensor in sorted(self._model.vae.state_dict().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _main_says(value: bool, world: World) -> bool:
+    """Rank 0's ``value``: what the ranks do together must not hang on how fast each of them sees a new file."""
+    return bool(gather_arrays({"value": np.array([value])}, world)["value"][0])
+
+
+def _is_whole(file: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return np.load(file, mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):  # absent, cut short, something else
+        return False
+
+
+def _allocate(file: Path, shape: tuple[int, ...]) -> None:
+    """Make an array file with all of its space: a memory map of a full disk does not raise, it ends the program."""
+    np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape).flush()
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+            except OSError:
+                file.unlink()
+                raise
+
+
+@contextlib.contextmanager
+def _placing(folder: Path) -> Iterator[None]:
+    """Turn "no space" and "no permission" in the folder of the latents into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"DataLoader.latents.folder：潜变量（latents）无法写入 {folder}（{error.strerror or error}）；"
+                        "请腾出空间、检查权限，或用 -o DataLoader.latents.folder=… 换一个目录") from None

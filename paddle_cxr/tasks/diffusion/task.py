@@ -26,6 +26,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.models.latent_diffusion import LatentDiffusion
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.diffusion.data import Latents, prompts_of
+from paddle_cxr.tasks.diffusion.schema import DiffusionRecipe
 from paddle_cxr.tasks.models import freeze
 
 _EVAL_STREAM = 5  # keeps validation's random numbers apart from training's
@@ -61,7 +62,7 @@ class DiffusionTask:
         world: the ranks.
 
     Attributes:
-        cut: how many training texts are longer than the text encoder takes.
+        cut: how many texts (of training and validation) are longer than the text encoder takes.
     """
 
     def __init__(self, loaded: Loaded, data: LabelledData, diffusion: LatentDiffusion, latents: Latents,
@@ -79,13 +80,7 @@ class DiffusionTask:
         left = diffusion.alphas_cumprod
         self._signal, self._noise = np.sqrt(left).astype(np.float32), np.sqrt(1 - left).astype(np.float32)
         self._weights = loss_weights(left, diffusion.prediction_type, recipe.Loss.min_snr).astype(np.float32)
-        sampling, parts = recipe.DataLoader.Train.sampler, recipe.Global.micro_batches
-        if sampling.balance:
-            raise UserError("DataLoader.Train.sampler.balance：图文对没有类别，不能按类别平衡；请删去")
-        self.sampler = MicroBatchSampler(
-            len(self.train), batch_size=sampling.batch_size, micro_batches=world.size if parts == "auto" else parts,
-            rank=world.rank, world_size=world.size, shuffle=sampling.shuffle, drop_last=sampling.drop_last,
-            seed=recipe.Global.seed)
+        self.sampler = sampler_of(recipe, len(self.train), world)
 
     def plan(self, epoch: int) -> Sequence[Sequence[np.ndarray]]:
         """See :class:`paddle_cxr.engine.trainer.Task`."""
@@ -157,6 +152,15 @@ class DiffusionTask:
         return {"architecture": Denoiser.arch, "arguments": self.recipe.Arch.model_dump(exclude={"name"}),
                 "image_shape": list(self.recipe.Global.image_shape), "version": __version__,
                 "parent": self.recipe.Arch.folder, "demo_data": self.data.source.demo}
+
+
+def sampler_of(recipe: DiffusionRecipe, images: int, world: World) -> MicroBatchSampler:
+    """Who trains on which of so many images; raises :class:`UserError` for too few of them, or too many ranks."""
+    sampling, parts = recipe.DataLoader.Train.sampler, recipe.Global.micro_batches
+    return MicroBatchSampler(
+        images, batch_size=sampling.batch_size, micro_batches=world.size if parts == "auto" else parts,
+        rank=world.rank, world_size=world.size, shuffle=sampling.shuffle, drop_last=sampling.drop_last,
+        seed=recipe.Global.seed)
 
 
 def _tokens(diffusion: LatentDiffusion, prompts: Sequence[str]) -> tuple[np.ndarray, int]:

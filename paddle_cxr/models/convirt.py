@@ -1,0 +1,79 @@
+"""ConVIRT: an image and a sentence of its report become two vectors, near each other where they belong together.
+
+    image → ResNet → average over the map        → head → v   ┐
+                                                              ├ cos(v, u) / τ
+    text  → BERT   → maximum over the real words → head → u   ┘
+
+A head is linear, ReLU, linear.  Nobody labels anything: that the report was written about this very image is the label.
+
+Reference: Zhang, Jiang, Miura, Manning and Langlotz, "Contrastive Learning of Medical Visual Representations from
+Paired Images and Text" (2020), arXiv:2010.00747, section 2.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_cxr.errors import UserError
+from paddle_cxr.models.resnet import ResNet
+from paddle_cxr.models.text_encoder import TextEncoder
+
+Features = dict[str, Tensor]
+_LOWEST = -1e30  # stands for minus infinity, whose product with a gradient of 0 would be NaN
+
+
+class ConVIRT(nn.Layer):
+    """Two towers and a head on each.
+
+    Args:
+        image_encoder: without a classification head (``class_num`` 0).
+        text_encoder: the text tower.
+        dim: length of the common vectors.
+        temperature: τ; similarities are cosines divided by it.
+
+    Raises:
+        UserError: ``temperature`` or ``dim`` not above 0.
+    """
+
+    arch = "ConVIRT"
+
+    def __init__(self, image_encoder: ResNet, text_encoder: TextEncoder, dim: int = 512, temperature: float = 0.1
+                 ) -> None:
+        super().__init__()
+        if dim < 1 or temperature <= 0:
+            raise UserError(f"Arch：dim（{dim}）和 temperature（{temperature}）应大于 0")
+        self.image_encoder, self.text_encoder, self.temperature = image_encoder, text_encoder, temperature
+        self.image_head = projection(image_encoder.feature_dim, dim)
+        self.text_head = projection(text_encoder.hidden_size, dim)
+
+    def encode_image(self, images: Tensor) -> Features:
+        """Normalised images [N, C, H, W] → ``global``: unit vectors [N, dim]."""
+        return {"global": F.normalize(self.image_head(self.image_encoder(images)))}
+
+    def encode_text(self, ids: Tensor, attention: Tensor, words: Tensor) -> Features:
+        """Tokens → ``global``: unit vectors [N, dim].
+
+        Args:
+            ids: int64 [N, L].
+            attention: int64 [N, L], 1 for a token, 0 for padding.
+            words: int64 [N, L], number of the word a token is a piece of, -1 for special tokens and padding.
+        """
+        hidden = self.text_encoder(ids, attention)[-1]  # [N, L, H]
+        lowest = paddle.full([], _LOWEST, hidden.dtype)
+        pooled = paddle.where((words >= 0).unsqueeze(2), hidden, lowest).max(axis=1)  # [N, H]
+        return {"global": F.normalize(self.text_head(pooled))}
+
+    def similarities(self, images: Features, texts: Features) -> Features:
+        """What the loss compares: ``global`` [images, texts], cosine / τ."""
+        return {"global": images["global"] @ texts["global"].T / self.temperature}
+
+    def score(self, images: Features, texts: Features) -> Tensor:
+        """How well every text fits every image [images, texts], for retrieval and zero-shot: as in training."""
+        return self.similarities(images, texts)["global"]
+
+
+def projection(inputs: int, outputs: int) -> nn.Sequential:
+    """The paper's head: W₂ · relu(W₁ · h)."""
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))

@@ -1,0 +1,143 @@
+"""The contrastive loss over a whole global batch that no single forward pass holds.
+
+Every pair is compared with all others, but the images and texts are encoded in parts: one a rank, or several in turn
+where memory is short (``Global.micro_batches``).  The loss only needs the *features*, which are small, so
+
+    1. encode every part; with several parts a rank, without keeping what a backward pass needs
+    2. gather all images' features over the ranks; each rank compares them with its own texts
+    3. gather the columns of similarities: the loss of the whole batch, and its gradient for every similarity
+    4. back from the similarities to the features; the images' gradients are summed over the ranks
+    5. encode every part again, and go on backwards from its features' gradients
+
+which is the very gradient of one forward pass over everything.  Texts are never sent, as they differ in length.
+
+Reference for the two passes: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
+(GradCache, 2021), arXiv:2101.06983.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import paddle
+from paddle import Tensor
+
+from paddle_cxr.engine.distributed import World, gather_rows, sum_over_ranks
+
+Features = dict[str, Tensor]
+# Numbers of one image–text–word–region table.  Larger batches are compared a few texts at a time.
+TABLE = 50_000_000
+
+
+class Part:
+    """Features of one micro-batch, and the gradient of the whole batch's loss for them."""
+
+    def __init__(self, images: Features, texts: Features, keep_graph: bool) -> None:
+        self.encoded = (images, texts) if keep_graph else None
+        self.images, self.texts = _leaves(images), _leaves(texts)
+        self.gradients: tuple[Features, Features] = ({}, {})
+
+    def surrogate(self, images: Features, texts: Features) -> Tensor:
+        """A number whose gradient for the encoders is that of the whole batch's loss."""
+        return sum((features[name] * gradient).sum() for features, gradients in zip((images, texts), self.gradients,
+                                                                                    strict=True)
+                   for name, gradient in gradients.items())
+
+
+def _leaves(features: Features) -> Features:
+    """The same numbers, from which gradients can be asked; masks stay as they are."""
+    return {name: _leaf(tensor) if tensor.is_floating_point() else tensor for name, tensor in features.items()}
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    leaf = tensor.detach().astype("float32")
+    leaf.stop_gradient = False
+    return leaf
+
+
+def backward_from_loss(parts: Sequence[Part], sizes: Sequence[int], texts: Tensor, world: World,
+                       compare: Callable[[Features, Features], Features],
+                       loss_of: Callable[[Features, Tensor], Tensor]) -> float:
+    """Give every part the gradient of the whole batch's loss for its features.
+
+    Args:
+        parts: this rank's, in turn: numbers rank, rank + ranks, … of the global batch.
+        sizes: pairs of every part of the global batch.
+        texts: int64 [own pairs]; equal where texts are.
+        world: the ranks.
+        compare: features of images and of texts → matrices of similarities.
+        loss_of: matrices [B, B] and ``texts`` [B] → loss.
+
+    Returns:
+        The loss, the same on every rank.
+    """
+    order = _Order(sizes, world)
+    images = {name: order.gather([part.images[name] for part in parts]) for name in parts[0].images}
+    everyone = _leaves(images)
+    columns = [_columns(everyone, part.texts, compare) for part in parts]
+    whole = {name: _leaf(order.gather([own[name].T for own in columns]).T) for name in columns[0]}
+    loss = loss_of(whole, order.gather([texts]))
+    loss.backward()
+    for number, part in enumerate(parts):
+        place = order.place(number)
+        gradient = {name: matrix.grad[:, place] for name, matrix in whole.items()}
+        _backward_columns(everyone, part.texts, gradient, compare)
+    summed = {name: sum_over_ranks(leaf.grad, world) for name, leaf in everyone.items() if leaf.grad is not None}
+    for number, part in enumerate(parts):
+        place = order.place(number)
+        part.gradients = ({name: gradient[place] for name, gradient in summed.items()},
+                          {name: leaf.grad for name, leaf in part.texts.items() if leaf.grad is not None})
+    return float(loss)
+
+
+class _Order:
+    """Where each rank's parts stand in the global batch."""
+
+    def __init__(self, sizes: Sequence[int], world: World) -> None:
+        self._starts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+        self._world = world
+        self._sizes = [sum(sizes[rank::world.size]) for rank in range(world.size)]
+        by_rank = [number for rank in range(world.size) for number in range(rank, len(sizes), world.size)]
+        positions = [place for number in by_rank for place in range(self._starts[number], self._starts[number + 1])]
+        self._sorted = paddle.argsort(paddle.to_tensor(positions))
+
+    def gather(self, own: Sequence[Tensor]) -> Tensor:
+        """All ranks' rows in the order of the global batch."""
+        rows = paddle.concat([part.detach() for part in own]) if len(own) > 1 else own[0].detach()
+        if self._world.size == 1:
+            return rows
+        return gather_rows(rows, self._sizes, self._world)[self._sorted]
+
+    def place(self, number: int) -> slice:
+        """Of this rank's part ``number``."""
+        part = self._world.rank + number * self._world.size
+        return slice(self._starts[part], self._starts[part + 1])
+
+
+def _text_slices(images: Features, texts: Features) -> list[slice]:
+    """Few enough texts at a time to compare with all images."""
+    count = len(texts["global"])
+    numbers = len(images["global"])
+    if "words" in texts:
+        numbers *= texts["words"].shape[1] * images["regions"].shape[1]
+    each = max(1, TABLE // numbers)
+    return [slice(start, min(start + each, count)) for start in range(0, count, each)]
+
+
+def _some(texts: Features, chosen: slice) -> Features:
+    return {name: tensor[chosen] for name, tensor in texts.items()}
+
+
+@paddle.no_grad()
+def _columns(images: Features, texts: Features, compare: Callable[[Features, Features], Features]) -> Features:
+    """Similarities of all images with some texts [B, n], without what a backward pass needs."""
+    found = [compare(images, _some(texts, chosen)) for chosen in _text_slices(images, texts)]
+    return {name: paddle.concat([one[name] for one in found], axis=1) for name in found[0]}
+
+
+def _backward_columns(images: Features, texts: Features, gradient: Features,
+                      compare: Callable[[Features, Features], Features]) -> None:
+    """Accumulate the gradients of leaves ``images`` and ``texts`` from those of their similarities [B, n]."""
+    for chosen in _text_slices(images, texts):
+        found = compare(images, _some(texts, chosen))
+        paddle.autograd.backward([found[name] for name in found], [gradient[name][:, chosen] for name in found])

@@ -1,0 +1,354 @@
+"""Pre-training as a user runs it, and the properties its step must have."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from recipes import ROOT
+from safetensors.numpy import load_file
+
+pytest.importorskip("paddlenlp")
+
+from paddle_cxr.engine.distributed import World  # noqa: E402
+from paddle_cxr.errors import UserError  # noqa: E402
+from paddle_cxr.tasks.pretraining.recipe import load  # noqa: E402
+from paddle_cxr.tasks.pretraining.run import prepare  # noqa: E402
+from paddle_cxr.tasks.pretraining.task import PretrainingTask  # noqa: E402
+from paddle_cxr.tasks.pretraining.texts import Texts, check_variety  # noqa: E402
+
+RECIPE = """
+Global: {{task: pretraining, output_dir: {output}, device: cpu, seed: 3, epochs: 2, image_shape: [1, 32, 32],
+         micro_batches: 2, ranks: 1}}
+Arch:
+  name: {method}
+  dim: 16
+  image: {{name: ResNet18}}
+  text: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16, vocab_size: 400,
+          max_tokens: 60}}
+Loss: {{name: ContrastiveLoss, image_weight: 0.75, text_weight: 0.25}}
+Optimizer: {{name: Adam, lr: {{name: Constant, learning_rate: 1.0e-3}}}}
+DataLoader:
+  Source: {{name: PhantomPairs, count: 24, seed: 5, size: 32, findings: [effusion, consolidation, cardiomegaly]}}
+  Split: {{name: PatientSplit, val: 0.34, test: 0.0}}
+  cache: {{mode: memory}}
+  Text: {{sections: [findings, impression], take: {take}}}
+  Train: {{sampler: {{batch_size: 8}}}}
+  Eval: {{sampler: {{batch_size: 4}}, attention_maps: 1}}
+"""
+
+
+def write_recipe(folder: Path, method: str = "ConVIRT", take: str = "all") -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(RECIPE.format(output=folder / "out", method=method, take=take), encoding="utf-8")
+    return file
+
+
+def make_task(folder: Path, *overrides: str, **wanted: str) -> PretrainingTask:
+    return prepare(load(write_recipe(folder, **wanted), overrides), World(), lambda _: None)
+
+
+def run_tool(name: str, file: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "-c", str(file)]
+    command += [part for one in overrides for part in ("-o", one)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=file.parent,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def gradients(task: PretrainingTask) -> dict[str, np.ndarray]:
+    found = {name: p.grad.numpy().copy() for name, p in task.model.named_parameters() if p.grad is not None}
+    for parameter in task.model.parameters():
+        parameter.clear_grad()
+    return found
+
+
+def step(task: PretrainingTask, parts: int) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and gradients of one step over the first 8 training pairs, in so many micro-batches."""
+    batch = next(iter(task.batches(0, 0)))
+    pieces = [type(batch)(*(tensor[k * 8 // parts:(k + 1) * 8 // parts] for tensor in batch)) for k in range(parts)]
+    seeds = [(0, 0, k) for k in range(parts)]
+    task.begin_step(pieces, seeds, [len(piece.labels) for piece in pieces])
+    for piece, seed in zip(pieces, seeds, strict=True):
+        loss, sums = task.loss(piece, seed)
+        (loss * (len(piece.labels) / 8)).backward()
+        assert sums == {"count": len(piece.labels)}
+    return float(loss), gradients(task)
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_every_part_of_both_towers_learns(tmp_path, method):
+    task = make_task(tmp_path, method=method)
+    _, found = step(make_task(tmp_path, "Global.micro_batches=1", method=method), 1)
+    silent = [name for name, p in task.model.named_parameters() if not p.stop_gradient and (
+        name not in found or not np.abs(found[name]).max() > 0)]
+    # Text towers know one kind of segment here, and the softmax of attention does not feel the key's bias.
+    allowed = ("token_type", "k_proj.bias", "task_type")
+    assert [name for name in silent if not any(part in name for part in allowed)] == []
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_several_forward_passes_give_the_gradient_of_one(tmp_path, method):
+    task = make_task(tmp_path, "Global.micro_batches=1", method=method)
+    task.model.eval()  # batch statistics and dropout would differ between the divisions
+    whole, expected = step(task, 1)
+    for parts in (2, 4):
+        loss, found = step(task, parts)
+        assert loss == pytest.approx(whole, rel=1e-5)
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(found[name], gradient, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_text_features_do_not_depend_on_padding(tmp_path, method):
+    task = make_task(tmp_path, method=method)
+    task.model.eval()
+    texts = ["Small left pleural effusion.", "No acute cardiopulmonary abnormality. " * 3]
+    alone = [task.model.encode_text(*map(paddle.to_tensor, task.tokenizer.batch([text]))) for text in texts]
+    together = task.model.encode_text(*map(paddle.to_tensor, task.tokenizer.batch(texts)))
+    for number, one in enumerate(alone):
+        np.testing.assert_allclose(together["global"][number].numpy(), one["global"][0].numpy(), atol=1e-5)
+        if method == "GLoRIA":
+            count = int(one["word_mask"].sum())
+            assert int(together["word_mask"][number].sum()) == count
+            np.testing.assert_allclose(together["words"][number, :count].numpy(), one["words"][0, :count].numpy(),
+                                       atol=1e-5)
+
+
+def test_convirt_pools_over_real_words_only(tmp_path):
+    """Against the maximum taken by hand over the tokens that are neither special nor padding."""
+    task = make_task(tmp_path)
+    task.model.eval()
+    tokens = task.tokenizer.batch(["Large right pneumothorax.", "The heart is enlarged, to a mild degree."])
+    ids, attention, words = map(paddle.to_tensor, tokens)
+    hidden = task.model.text_encoder(ids, attention)[-1].numpy()
+    pooled = np.stack([row[word >= 0].max(axis=0) for row, word in zip(hidden, tokens.words, strict=True)])
+    by_hand = task.model.text_head(paddle.to_tensor(pooled)).numpy()
+    by_hand /= np.linalg.norm(by_hand, axis=1, keepdims=True)
+    np.testing.assert_allclose(task.model.encode_text(ids, attention, words)["global"].numpy(), by_hand, atol=1e-5)
+
+
+def test_gloria_merges_the_pieces_of_a_word(tmp_path):
+    task = make_task(tmp_path, "Arch.layers=2", method="GLoRIA")
+    task.model.eval()
+    text = "Cardiomegalyx zzeffusionzz."  # not in the vocabulary: spelled in pieces
+    tokens, encoded = task.tokenizer.batch([text]), task.tokenizer.encode(text)
+    assert len(encoded.ids) - 2 > len(encoded.spelled)
+    ids, attention, words = map(paddle.to_tensor, tokens)
+    hidden = sum(state.numpy() for state in task.model.text_encoder(ids, attention)[-2:])[0]
+    merged = np.stack([hidden[tokens.words[0] == number].sum(axis=0) for number in range(len(encoded.spelled))])
+    found = task.model.encode_text(ids, attention, words)
+    np.testing.assert_allclose(found["words"][0].numpy(), merged, atol=1e-5)
+    mean = merged.mean(axis=0)
+    np.testing.assert_allclose(found["global"][0].numpy(), mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_sentences_are_drawn_anew_and_reproducibly(tmp_path):
+    task = make_task(tmp_path, take="sentence")
+    batch = next(iter(task.batches(0, 0)))
+    drawn = {tuple(task._texts_of(batch, (3, number, 0))) for number in range(6)}
+    assert len(drawn) > 1 and task._texts_of(batch, (3, 1, 0)) == task._texts_of(batch, (3, 1, 0))
+    wholes = [task.texts.whole[int(position)] for position in batch.labels.numpy()]
+    assert all(sentence in whole and sentence != whole
+               for sentence, whole in zip(task._texts_of(batch, (3, 1, 0)), wholes, strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A GLoRIA run, finished."""
+    folder = tmp_path_factory.mktemp("gloria")
+    done = run_tool("train", write_recipe(folder, "GLoRIA"))
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout)
+    return folder
+
+
+def test_a_run_leaves_everything_behind(trained):
+    out = trained / "out"
+    for name in ("config.yaml", "log.txt", "history.csv", "metrics.json", "curves.png", "similarity.png",
+                 "retrieval_texts.png", "retrieval_images.png", "attention_0.png", "model/model.safetensors",
+                 "model/model.json", "model/text/vocab.txt", "model/text/config.json"):
+        assert (out / name).is_file(), name
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["demo_data"] is True and metrics["architecture"] == "GLoRIA"
+    found = metrics["evaluation"]
+    assert {"R@1", "R@5", "R@10"} <= found["retrieval"]["image_to_text"].keys()
+    assert found["also_trained_on"] == 0 and set(found["zero_shot"]["per_finding"]) == {
+        "effusion", "consolidation", "cardiomegaly"}
+    names = load_file(out / "model" / "model.safetensors")
+    assert {name.split(".")[0] for name in names} >= {"image_encoder", "text_encoder", "local_head", "global_head"}
+
+
+def test_eval_finds_what_training_found(trained):
+    done = run_tool("eval", trained / "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((trained / "out/eval_val/metrics.json").read_text())["evaluation"]
+    before = json.loads((trained / "out/metrics.json").read_text())["evaluation"]
+    assert after["retrieval"] == before["retrieval"]
+    assert after["zero_shot"] == before["zero_shot"]
+
+
+def test_the_image_tower_starts_a_classifier(trained):
+    from paddle_cxr.tasks.models import build_backbone
+
+    model, notices = build_backbone({"name": "ResNet18", "pretrained": str(trained / "out/model")}, 1, "Arch")
+    expected = load_file(trained / "out/model/model.safetensors")
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[f"image_encoder.{name}"])
+    assert "起始权重" in notices[0]
+    with pytest.raises(UserError, match="ResNet34"):
+        build_backbone({"name": "ResNet34", "pretrained": str(trained / "out/model")}, 1, "Arch")
+
+
+def test_weights_of_the_other_method_are_refused(trained):
+    done = run_tool("eval", trained / "tiny.yaml", "Arch.name=ConVIRT", "Global.output_dir=elsewhere",
+                    f"Global.checkpoint={trained / 'out/model'}")
+    assert done.returncode == 2 and "GLoRIA" in done.stderr and "ConVIRT" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_another_vocabulary_is_refused(trained, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(trained / "out/model", model)
+    words = (model / "text/vocab.txt").read_text().splitlines()
+    (model / "text/vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]) + "\n")
+    done = run_tool("eval", trained / "tiny.yaml", f"Global.checkpoint={model}")
+    assert done.returncode == 2 and "词表" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_model_is_named(tmp_path):
+    done = run_tool("eval", write_recipe(tmp_path))
+    assert done.returncode == 2 and "先训练" in done.stderr
+
+
+def test_two_ranks_train_what_one_process_trains(trained):
+    for method in ("ConVIRT", "GLoRIA"):
+        weights = []
+        for ranks in (1, 2):
+            name = f"{method}{ranks}"
+            done = run_tool("train", trained / "tiny.yaml", f"Global.output_dir={name}", f"Global.ranks={ranks}",
+                            f"Arch.name={method}", "Global.epochs=1", "Global.eval_every=0", "Global.keep=last",
+                            # Adam would make steps of equal length of the rounding errors in tiny gradients.
+                            "Optimizer={name: Momentum, lr: {name: Constant, learning_rate: 1.0e-2}}")
+            assert done.returncode == 0, done.stderr
+            weights.append(load_file(trained / name / "checkpoints/latest/model.safetensors"))
+        for name, tensor in weights[0].items():
+            np.testing.assert_allclose(weights[1][name], tensor, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("override, said", [
+    ("DataLoader.Train.sampler.batch_size=1", "batch_size"),
+    ("Arch.temperatures=[1.0, 2.0, 3.0]", "GLoRIA"),
+    ("DataLoader.Train.sampler.balance=true", "MixedPairs"),
+    ("DataLoader.Train.transform_ops=[{name: RandomOrder, transforms: [{name: RandomHorizontalFlip}]}]", "左右翻转"),
+    ("DataLoader.Text.sections=[]", "DataLoader.Text.sections"),
+])
+def test_mistakes_in_a_recipe_are_one_line(tmp_path, override, said):
+    with pytest.raises(UserError, match=".*") as caught:
+        load(write_recipe(tmp_path), [override])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def pairs_file(folder: Path, rows: list[dict]) -> Path:
+    from PIL import Image
+
+    for number, row in enumerate(rows):
+        noise = np.random.default_rng(number).integers(0, 255, (32, 32), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+        row |= {"id": str(number), "image": f"{number}.png"}
+    file = folder / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return file
+
+
+def prepare_file(folder: Path, rows: list[dict], *overrides: str) -> list[str]:
+    said: list[str] = []
+    file = pairs_file(folder, rows)
+    prepare(load(write_recipe(folder), [f"DataLoader.Source={{name: PairsFile, file: {file}}}",
+                                        "DataLoader.Split={name: NoSplit}", "Global.eval_every=0", "Global.keep=last",
+                                        *overrides]), World(), said.append)
+    return said
+
+
+def test_empty_long_and_repeated_texts_are_counted(tmp_path):
+    rows = [{"findings": "Long report. " * 60, "impression": "A."}, {"findings": "", "impression": "Effusion left."},
+            *[{"findings": "The lungs are clear.", "impression": "Normal."} for _ in range(8)]]
+    said = "\n".join(prepare_file(tmp_path, rows, "DataLoader.Text.sections=[findings]"))
+    assert "训练 9 对" in said and "1 对没有文字" in said
+    assert "1 份训练文字超过 60 个词元" in said
+    assert "9 对里有 2 种文字" in said
+
+
+def test_texts_that_are_all_the_same_teach_nothing(tmp_path):
+    with pytest.raises(UserError, match="全都相同"):
+        prepare_file(tmp_path, [{"findings": "The lungs are clear.", "impression": ""} for _ in range(8)])
+    assert check_variety(["a", "b"]) is None
+
+
+def test_no_text_at_all_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="都没有 findings"):
+        prepare_file(tmp_path, [{"findings": "", "impression": f"Nodule {n}."} for n in range(8)],
+                     "DataLoader.Text.sections=[findings]")
+
+
+def test_a_missing_image_is_named(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"id": "1", "image": "no.png", "impression": "Normal."}\n', encoding="utf-8")
+    done = run_tool("train", write_recipe(tmp_path), f"DataLoader.Source={{name: PairsFile, file: {file}}}")
+    assert done.returncode == 2 and "no.png" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_killed_run_continues_to_the_same_weights(tmp_path):
+    file = write_recipe(tmp_path)
+    whole = run_tool("train", file, "Global.output_dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    settings = ["Global.output_dir=parts", "Global.save_every_steps=1"]
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file)]
+    command += [part for one in settings for part in ("-o", one)]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "parts/checkpoints/latest").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    rest = run_tool("train", file, *settings)
+    assert rest.returncode == 0 and "续训" in rest.stdout, rest.stderr
+    one, two = (load_file(tmp_path / name / "checkpoints/latest/model.safetensors") for name in ("whole", "parts"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_resuming_with_another_vocabulary_is_refused(tmp_path):
+    """The same recipe over a list whose reports have changed: its words have other numbers now."""
+    rows = [{"findings": f"Nodule number {n} in the {side} lung.", "impression": ""} for n in range(6)
+            for side in ("left", "right")]
+    settings = [f"DataLoader.Source={{name: PairsFile, file: {pairs_file(tmp_path, rows)}}}",
+                "DataLoader.Split={name: NoSplit}", "Global.eval_every=0", "Global.keep=last", "Global.resume=true"]
+    file = write_recipe(tmp_path)
+    first = run_tool("train", file, *settings[:-1])
+    assert first.returncode == 0, first.stderr
+    pairs_file(tmp_path, [row | {"findings": row["findings"].replace("Nodule", "Opacity")} for row in rows])
+    again = run_tool("train", file, *settings)
+    assert again.returncode == 2 and "词表" in again.stderr and len(again.stderr.strip().splitlines()) == 1
+
+
+def test_texts_know_which_pairs_have_one(tmp_path):
+    from paddle_cxr.data.pairs.record import PairRecord
+    from paddle_cxr.tasks.pretraining.schema import TextSection
+
+    records = [PairRecord("a", 0, findings="左肺见斑片影。心影不大。", impression="肺炎。"),
+               PairRecord("b", 0, impression="x")]
+    texts = Texts(records, TextSection(sections=["findings"], take="sentence"))
+    assert texts.with_text(np.arange(2)).tolist() == [0]
+    drawn = {texts.training(0, np.random.default_rng(n)) for n in range(20)}
+    assert drawn == {"左肺见斑片影。", "心影不大。"}
+
+
