@@ -64,11 +64,20 @@ def _ctrl_c_later() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    held: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    # The mask is this thread's and its children's.  Another thread (a BLAS has some) may get the signal meanwhile, and
+    # Python would still raise it here, between starting a process and telling it what to do.
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGINT, handler if handler is not None else signal.default_int_handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 _tools: Any = None

@@ -25,6 +25,7 @@ from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation import summarise_folds, with_intervals
 from paddle_cxr.plots import style
+from paddle_cxr.plots.quality import plot_waterfall
 
 THREE = [ClassInfo("NORMAL", "正常", "Normal"), ClassInfo("PNEUMONIA", "病毒性肺炎", "Viral pneumonia"),
          ClassInfo("COVID", "新冠肺炎", "COVID-19")]
@@ -65,6 +66,7 @@ def history(epochs: int) -> list[dict]:
             for e in range(epochs)]
 
 
+LONG_TEXTS = ["Small left effusion with adjacent atelectasis. " * 5, "六问：" + "很长" * 40 + "$x^2$.png", "x" * 300]
 FIGURES: dict[str, Callable[[Case, Path, bool], Path]] = {
     "curves": lambda c, path, demo: plots.plot_training_curves(history(8), path, demo=demo),
     "one epoch": lambda c, path, demo: plots.plot_training_curves(history(1), path, demo=demo),
@@ -81,6 +83,17 @@ FIGURES: dict[str, Callable[[Case, Path, bool], Path]] = {
     "prediction": lambda c, path, demo: plots.plot_prediction(
         c.images[1], c.heat, c.probabilities[0], c.classes, "病人甲/" + "长" * 60 + ".png", path, demo=demo),
     "samples": lambda c, path, demo: plots.plot_samples(c.images, [0, 1, 1], c.classes, path, demo=demo),
+    "sheet": lambda c, path, demo: plots.plot_sheet(c.images, LONG_TEXTS, path, title="样图", demo=demo),
+    "sheet with names": lambda c, path, demo: plots.plot_sheet(
+        list(c.images) * 4, LONG_TEXTS * 4, path, title="没有通过的图（rejected）：12 / 12 张", names=LONG_TEXTS * 4,
+        demo=demo),
+    "empty sheet": lambda c, path, demo: plots.plot_sheet([], [], path, title="收下的图", demo=demo),
+    "waterfall": lambda c, path, demo: plot_waterfall(
+        [("全部（all）", 213_384), ("通过六问（judge）", 211_936), ("不像坏图（similarity）", 206_424)], path,
+        line=style.DEMO_LINE if demo else ""),
+    "waterfall that rises": lambda c, path, demo: plot_waterfall(
+        [("报告（reports）", 200), ("第一次不像坏图（similarity）", 0), ("图文对（pairs）", 200)], path, unit="对数",
+        line=style.DEMO_LINE if demo else ""),
 }
 
 

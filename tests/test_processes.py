@@ -1,11 +1,14 @@
 """Work shared out among processes: in order, and what goes wrong in one is told as it is."""
 
 import os
+import signal
+import threading
+import time
 
 import pytest
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.processes import in_order
+from paddle_cxr.processes import _ctrl_c_later, in_order
 
 
 def base(number=10):
@@ -37,3 +40,20 @@ def test_what_keeps_a_process_from_starting_is_told(kind, workers):
 def test_a_process_that_dies_is_one_line():
     with pytest.raises(UserError, match="工作进程被系统终止"):
         list(in_order(add, [1, 13, 2], 2, base, method="fork"))
+
+
+def test_ctrl_c_waits_until_a_process_is_started_whatever_thread_gets_it():
+    """Else the new process finds half of what it was to be told, and says so at length."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    ended, passed = threading.Event(), False
+    threading.Thread(target=ended.wait, daemon=True).start()  # blocks no signals
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with _ctrl_c_later():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+                passed = True
+        assert passed and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        ended.set()
+        signal.signal(signal.SIGINT, before)

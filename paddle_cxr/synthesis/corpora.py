@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddle_cxr.data.lines import json_lines, read_lines
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.synthesis.entities import TYPES, Key
 
 SECTIONS = ("findings", "impression")
-MAX_LINE = 10_000_000  # bytes; a longer "line" is no report, and reading it would fill the memory
+_REPORT = "份带 findings 或 impression 的报告"  # what a line is, for messages
 _ID_COLUMNS = ("id", "uid", "study_id", "study", "report_id")
 # "FINDINGS:" at the start of a line, as in MIMIC-CXR's text files; any other capitals and a colon end a section.
 _HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /()&-]{2,40}):", re.MULTILINE)
@@ -88,33 +88,9 @@ def _files(path: str) -> list[Path]:
     return found
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file with their ends, decoded one by one so that the faulty one can be named."""
-    try:
-        with open(file, "rb") as stream:
-            number = 0
-            while raw := stream.readline(MAX_LINE + 1):
-                number += 1
-                if len(raw) > MAX_LINE:
-                    raise UserError(f"{file}:{number}：这一行超过 {MAX_LINE // 10**6} MB，不像是报告；请检查换行")
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}:{number}：第 {error.start + 1} 个字节起不是 UTF-8；请另存为 UTF-8 编码") from None
-    except OSError as error:
-        raise UserError(f"无法读取语料 {file}：{error.strerror or error}") from None
-
-
 def _jsonl(file: Path) -> Iterator[Report]:
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            cut = "，这一行可能没有写完" if not line.endswith("\n") else ""
-            raise UserError(f"{where}：不是有效的 JSON{cut}；请删去或修好这一行") from None
-        if not isinstance(record, dict) or not any(section in record for section in SECTIONS):
+    for where, _, record in json_lines(file, _REPORT):
+        if not any(section in record for section in SECTIONS):
             raise UserError(f"{where}：应是带 findings 或 impression 的 JSON 对象")
         findings, impression, writer = (_string(record.get(key), key, where) for key in (*SECTIONS, "writer"))
         id_ = record.get("id")
@@ -144,7 +120,8 @@ def _entities(value: Any, where: str) -> frozenset[Key] | None:
 
 def _csv(file: Path) -> Iterator[Report]:
     line = 1
-    reader = csv.reader(_lines(file), strict=True)  # else a quote that is never closed swallows the reports after it
+    # Strict: else a quote that is never closed swallows the reports after it.
+    reader = csv.reader((text for _, text in read_lines(file, _REPORT)), strict=True)
     try:
         header = [name.strip().lower() for name in next(reader, [])]
         if not set(SECTIONS) & set(header):
@@ -169,7 +146,7 @@ def _csv(file: Path) -> Iterator[Report]:
 
 def _text(file: Path) -> Iterator[Report]:
     """One file, one report; without headings all of it is FINDINGS."""
-    text = "".join(_lines(file))
+    text = "".join(text for _, text in read_lines(file, _REPORT))
     parts = _HEADING.split(text)  # [before, heading, body, heading, body, …]
     sections = list(zip(parts[1::2], parts[2::2], strict=True))
     # An addendum has the same headings again.

@@ -23,7 +23,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.registry import find, register
-from paddle_cxr.synthesis.device import use_device
+from paddle_cxr.synthesis.device import enough_memory, use_device
 from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.weights import apply_weights, load_weights, read_safetensors
 
@@ -166,7 +166,7 @@ class RadDino:
         Raises:
             UserError: the weights produce values that are no numbers.
         """
-        return _in_batches(images, self._batch_size, self.dim, self._weights,
+        return _in_batches("RadDino", images, self._batch_size, self.dim, self._weights,
                            lambda batch: np.stack([self._preprocess(image) for image in batch]),
                            lambda x: self._model(x)[:, 0])
 
@@ -250,8 +250,8 @@ class ResNetFeatures:
             UserError: the weights produce values that are no numbers.
         """
         preprocess = self._preprocess
-        return _in_batches(images, self._batch_size, self.dim, self._weights, lambda batch: preprocess.normalize(
-            np.stack([preprocess.geometry(image) for image in batch])), self._model)
+        return _in_batches("ResNetFeatures", images, self._batch_size, self.dim, self._weights, lambda batch: (
+            preprocess.normalize(np.stack([preprocess.geometry(image) for image in batch]))), self._model)
 
 
 def _checkpoint(path: Path) -> Path:
@@ -278,15 +278,15 @@ def _check_batch_size(name: str, batch_size: int) -> None:
         raise UserError(f"{name} 的 batch_size 应 ≥ 1，现在是 {batch_size}")
 
 
-def _in_batches(images: Sequence[np.ndarray], size: int, dim: int, weights: Path,
+def _in_batches(name: str, images: Sequence[np.ndarray], size: int, dim: int, weights: Path,
                 prepare: Callable[[Sequence[np.ndarray]], np.ndarray], model: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Features float32 ``[N, dim]`` of ``images``, ``size`` at a time; refuses NaN and infinity."""
+    """Features float32 ``[N, dim]`` of ``images``, ``size`` at a time, by encoder ``name``; refuses NaN."""
     import paddle
 
     features = np.zeros((len(images), dim), np.float32)
     for start in range(0, len(images), size):
         batch = prepare(images[start:start + size])
-        with paddle.no_grad():
+        with paddle.no_grad(), enough_memory(f"{name}.batch_size", "请把它改小；重新运行同一条命令就接着算"):
             features[start:start + size] = model(paddle.to_tensor(batch)).numpy()
     if not np.isfinite(features).all():
         raise UserError(f"{weights}：算出的特征（feature）含 NaN 或无穷大，权重可能已损坏；请重新下载，或换一个检查点")

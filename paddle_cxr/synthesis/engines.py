@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from paddle_cxr.cpu import available_cores
 from paddle_cxr.processes import in_order
 from paddle_cxr.schema import Section
 
@@ -52,3 +53,21 @@ def engine_named(name: EngineName, ray_address: str | None = None, ray_num_cpus:
 def engine_of(settings: EngineKeys) -> Engine:
     """The engine a recipe asks for."""
     return engine_named(settings.engine, settings.ray_address, settings.ray_num_cpus, settings.ray_num_gpus)
+
+
+def workers_for(settings: EngineKeys, wanted: int | Literal["auto"], many: bool, ranks: int = 1
+                ) -> int | Literal["auto"]:
+    """Processes for a component; on Ray possibly ``"auto"``, as many as there is room for.
+
+    Args:
+        wanted: ``Global.workers`` of the recipe.
+        ranks: programs that share this machine's cores.
+        many: whether the component is made to be made in each of several processes of one machine.  Others are a model
+            that fills its device, or the client of a server: one of them is enough here.  On Ray who asks for several
+            workers, or gives each a GPU, means several devices.
+    """
+    if settings.engine == "ray":
+        return wanted if wanted != "auto" or many or settings.ray_num_gpus else 1
+    if not many:
+        return 1
+    return max(1, available_cores() // ranks) if wanted == "auto" else wanted

@@ -33,10 +33,14 @@ def append_bytes(file: Path, data: bytes) -> None:
 
 
 def cut_broken_end(file: Path) -> None:
-    """Remove a last line without its end: the program was killed while writing it."""
+    """Remove a last line without its end: the program was killed while writing it.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     if not file.exists():
         return
-    with open(file, "r+b") as stream:
+    with writing_to(file), open(file, "r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
         while end > 0:
             start = max(0, end - 65536)

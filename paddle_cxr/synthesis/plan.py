@@ -29,6 +29,7 @@ class Plan:
     Attributes:
         orders: number → order, of the rounds so far.
         cap: τ_max that is kept to over all shards and rounds.
+        drawn_from: positions of the entities that can be drawn at all.
         digest: hex; tells the first round of one recipe, vocabulary and sampler from others.
 
     Raises:
@@ -38,6 +39,7 @@ class Plan:
     def __init__(self, sampler: BalancedSampler, vocabulary: Vocabulary, settings: ReportsGlobal) -> None:
         self.vocabulary, self.settings = vocabulary, settings
         self.cap = sampler.resolved_cap(vocabulary, settings.reports, settings.seed)
+        self.drawn_from = sampler.choice(vocabulary).positions
         self._sampler = copy.copy(sampler)
         self._sampler.cap = self.cap  # ``auto`` would be worked out anew for each round
         table = self._sampler.plan(vocabulary, settings.reports, settings.seed)

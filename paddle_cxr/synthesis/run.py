@@ -8,18 +8,16 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 
 from paddle_cxr.config import explained
-from paddle_cxr.cpu import available_cores
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import build, check, find
 from paddle_cxr.synthesis.acceptance import write_acceptance
 from paddle_cxr.synthesis.connection import check_url, check_variable
-from paddle_cxr.synthesis.engines import engine_of
+from paddle_cxr.synthesis.engines import engine_of, workers_for
 from paddle_cxr.synthesis.folder import open_folder
 from paddle_cxr.synthesis.plan import Plan
 from paddle_cxr.synthesis.reports import Maker, Order, build_maker, make
@@ -116,7 +114,8 @@ class Run:
     def __init__(self, recipe: ReportsRecipe, plan: Plan, maker: Callable[[], Maker], store: Store,
                  folder: RunFolder) -> None:
         self.recipe, self.plan, self.maker, self.store, self.folder = recipe, plan, maker, store, folder
-        self.workers = _workers(recipe)
+        wanted = recipe.Global.workers
+        self.workers = workers_for(recipe.Global, wanted, wanted != "auto" or _in_many_processes(recipe))
 
     def all_rounds(self) -> None:
         """Write what is missing, round after round, then the acceptance report."""
@@ -139,8 +138,7 @@ class Run:
             self._write(orders, round_)
         self._refuse_foreign(math.inf)
         positions = np.array([plan.orders[number].positions for number in tally.accepted])
-        write_acceptance(self.recipe, plan.vocabulary, positions, plan.cap, tally, self.folder,
-                         time.monotonic() - started)
+        write_acceptance(self.recipe, plan, positions, tally, self.folder, time.monotonic() - started)
 
     def _refuse_foreign(self, last: float) -> None:
         """Stop at reports of the rounds up to ``last`` that were never ordered."""
@@ -195,16 +193,6 @@ class Progress:
             left = seconds / self.done * (self.total - self.done)
             self.folder.note(f"{self.done}/{self.total} 份，通过 {100 * self.passed / self.done:.2f} %，"
                              f"{self.done / seconds:.1f} 份/秒，剩余约 {left:.0f} 秒")
-
-
-def _workers(recipe: ReportsRecipe) -> int | Literal["auto"]:
-    """Processes: as asked, or one a core (on Ray: as many as there is room for) where each may have its own parts."""
-    settings = recipe.Global
-    if settings.workers != "auto":
-        return settings.workers
-    if not _in_many_processes(recipe):
-        return 1
-    return "auto" if settings.engine == "ray" else available_cores()
 
 
 def _in_many_processes(recipe: ReportsRecipe) -> bool:

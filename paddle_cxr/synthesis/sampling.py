@@ -130,7 +130,7 @@ class BalancedSampler:
         """
         rng = np.random.default_rng((SAMPLING_STREAM, seed))
         spent = _counts(spent, vocabulary)
-        choice = self._choice(vocabulary)
+        choice = self.choice(vocabulary)
         groups = self._groups(vocabulary, choice, count, rng)
         cap = self._checked_cap(groups, spent, vocabulary.name)
         pools = [_Pool(group.members, group.left(cap, spent)) for group in groups]
@@ -147,11 +147,12 @@ class BalancedSampler:
         Raises:
             UserError: as :meth:`plan`, contradictions aside; checking a recipe takes milliseconds.
         """
-        groups = self._groups(vocabulary, self._choice(vocabulary), count,
+        groups = self._groups(vocabulary, self.choice(vocabulary), count,
                               np.random.default_rng((SAMPLING_STREAM, seed)))
         return self._checked_cap(groups, _counts(spent, vocabulary), vocabulary.name)
 
-    def _choice(self, vocabulary: Vocabulary) -> Choice:
+    def choice(self, vocabulary: Vocabulary) -> Choice:
+        """What is drawn from: the whole vocabulary, or what ``only`` leaves of it."""
         if self.only is None:
             return Choice(range(len(vocabulary)), vocabulary.contradictions)
         from paddle_cxr.synthesis.drawable import drawable

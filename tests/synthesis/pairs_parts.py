@@ -27,12 +27,16 @@ def picture(seed: int) -> np.ndarray:
 
 @register("generator", "TinyGenerator")
 class TinyGenerator:
-    """Noise from the seed.  ``hopeless``: ids it can never draw; ``moody``: it fails for every other seed."""
+    """Noise from the seed.  ``hopeless``: ids it can never draw; ``moody``: it fails for every other seed.
+
+    ``folder`` of weights is taken and never opened.
+    """
 
     title = "tiny"
     calls = 0  # images drawn in this process
 
-    def __init__(self, hopeless: list[str] | None = None, moody: bool = False, cut: int = 0) -> None:
+    def __init__(self, hopeless: list[str] | None = None, moody: bool = False, cut: int = 0,
+                 folder: str | None = None) -> None:
         self.hopeless, self.moody, self.cut = hopeless or [], moody, cut
 
     def draw(self, requests):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddle_cxr.data import lines
 from paddle_cxr.errors import UserError
 from paddle_cxr.synthesis import corpora
 from paddle_cxr.synthesis.corpora import read_corpus
@@ -98,7 +99,7 @@ def test_what_is_not_there(tmp_path):
 
 
 def test_a_line_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "MAX_LINE", 1000)
+    monkeypatch.setattr(lines, "MAX_LINE", 1000)
     (tmp_path / "a.jsonl").write_text('{"findings": "' + "x" * 2000 + '"}\n')
     with pytest.raises(UserError, match=r"a\.jsonl:1：这一行超过"):
         list(read_corpus(str(tmp_path / "a.jsonl")))

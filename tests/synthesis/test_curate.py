@@ -25,7 +25,8 @@ from recipes import ROOT
 from paddle_cxr import registry
 from paddle_cxr.data.phantom import draw_image
 from paddle_cxr.errors import UserError
-from paddle_cxr.plots.quality import Dropped, plot_dropped, plot_waterfall
+from paddle_cxr.plots.gallery import plot_sheet
+from paddle_cxr.plots.quality import plot_waterfall
 from paddle_cxr.synthesis.locks import locked
 from paddle_cxr.synthesis.quality import curate as curate_module
 from paddle_cxr.synthesis.quality import curate_report, parts
@@ -86,7 +87,7 @@ def no_figures(monkeypatch):
         path = next(one for one in shown if hasattr(one, "write_text"))
         path.write_text(repr([one for one in shown if one is not path] + [kind]))
 
-    for name in ("plot_waterfall", "plot_dropped", "plot_similarity"):
+    for name in ("plot_waterfall", "plot_sheet", "plot_similarity"):
         monkeypatch.setattr(curate_report, name, write)
 
 
@@ -246,6 +247,33 @@ def test_features_are_read_in_blocks(films, tmp_path, monkeypatch):
     assert same(tmp_path / "out", tmp_path / "one")
 
 
+def launch(monkeypatch, rank, ranks):
+    monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(ranks))
+
+
+def test_each_rank_of_a_launcher_is_a_shard(films, tmp_path, monkeypatch):
+    run("Global.output_dir=one")
+    for rank in range(3):
+        assert not (tmp_path / "out/keep.csv").exists()
+        launch(monkeypatch, rank, 3)
+        run()
+    assert same(tmp_path / "out", tmp_path / "one") and judged == 120
+    with pytest.raises(UserError, match="Global.shards.*3 个进程"):
+        run("Global.shards=2")
+
+
+def test_shards_that_start_together(tmp_path, tool):
+    """Both find an empty folder, and neither takes the other for another run."""
+    films_for_the_tool(tmp_path, 6)
+    started = [subprocess.Popen([sys.executable, ROOT / "tools/analyze.py", "quality", "-c", "q.yaml"], cwd=tmp_path,
+                                env=os.environ | {"PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": "2"},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    said = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert len(rows(tmp_path / "out/keep.csv")) + len(rows(tmp_path / "out/drop.csv")) == 6
+
+
 # --- what is not mixed -------------------------------------------------------------------------------------------
 
 def test_another_judge_other_images_or_another_task_are_refused(films, tmp_path):
@@ -297,6 +325,28 @@ def test_a_second_program_for_the_same_shard_is_refused(films, tmp_path):
         run("Global.shards=2")
     run("Global.shards=2")
     assert (tmp_path / "out/keep.csv").exists()
+
+
+def test_what_nobody_answered_is_asked_again_when_told_to(films, tmp_path, monkeypatch, capsys):
+    """As after a server that was away: the answers of the second time count, and nothing else is asked."""
+    run("Rules.drop=any", "Global.stages=[judge]")
+    silent = {row["file"]: row["reason"] for row in rows(tmp_path / "out/undecided.csv")}
+    assert silent and set(silent.values()) == {"r|x"} and "ask_again" in capsys.readouterr().out
+    run("Rules.drop=any", "Global.stages=[judge]")
+    assert judged == 60
+
+    def answer(self, images):
+        global judged
+        judged += len(images)
+        return [{question: Answer(False, 0.0, "now") for question in QUESTIONS} for _ in images]
+
+    monkeypatch.setattr(CornerJudge, "judge", answer)
+    run("Rules.drop=any", "Global.stages=[judge]", "Global.ask_again=true")
+    assert judged == 60 + len(silent) and not (tmp_path / "out/undecided.csv").exists()
+    assert {row["file"] for row in rows(tmp_path / "out/drop.csv") if "now" in row["reason"]} == set(silent)
+    run("Rules.drop=any", "Global.stages=[judge]", "Global.ask_again=true")
+    run("Rules.drop=any")
+    assert judged == 60 + len(silent) and not (tmp_path / "out/undecided.csv").exists()
 
 
 # --- banks -------------------------------------------------------------------------------------------------------
@@ -541,7 +591,7 @@ def test_figures_of_any_counts_and_texts(tmp_path):
                                          [("全部（all）", 213_384), ("六问（judge）", 211_936), ("相似度", 206_424)]]):
             plot_waterfall(stages, tmp_path / f"{number}.png", line="合成图像（synthetic），不是真实病例")
         picture = np.zeros((20, 90), np.uint8)
-        plot_dropped([], 0, tmp_path / "none.png")
+        plot_sheet([], [], tmp_path / "none.png", title="没有")
         for count in (1, 7):
-            one = Dropped(picture, "很长" * 40 + "$x^2$.png", "六问", "x" * 300 + "，很长的原因" * 30)
-            plot_dropped([one] * count, 99, tmp_path / "some.png")
+            name, caption = "六问：" + "很长" * 40 + "$x^2$.png", "x" * 300 + "，很长的原因" * 30
+            plot_sheet([picture] * count, [caption] * count, tmp_path / "some.png", title="一些", names=[name] * count)

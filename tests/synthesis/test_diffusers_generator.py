@@ -69,6 +69,8 @@ def test_the_title_says_phantom_where_nothing_else_was_seen(folder):
     for demo, title in ((True, "roentgen（phantom）"), (False, "roentgen")):
         (folder / "model.json").write_text(json.dumps({"demo_data": demo}))
         assert DiffusersGenerator(str(folder), **QUICK).title == title
+    trained = shutil.copytree(folder, folder.with_name("diffusion_covid3") / "model")
+    assert DiffusersGenerator(str(trained), **QUICK).title == "diffusion_covid3"
     (folder / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json"):
         DiffusersGenerator(str(folder), **QUICK)
@@ -85,7 +87,7 @@ def test_weights_that_are_no_numbers_give_an_error_and_no_image(folder):
 
 @pytest.mark.parametrize(("argument", "value"), [
     ("steps", 0), ("steps", 1001), ("guidance", -1), ("guidance", float("nan")), ("batch_size", 0), ("size", 15),
-    ("size", 4), ("size", 8192), ("folder", "nowhere"), ("scheduler", "euler")])
+    ("size", 0), ("size", 4), ("size", 8192), ("folder", "nowhere"), ("scheduler", "euler")])
 def test_what_is_refused(argument, value):
     with pytest.raises(UserError, match=str(value)):
         DiffusersGenerator(**{"folder": str(FOLDER), **QUICK, argument: value})

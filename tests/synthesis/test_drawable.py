@@ -12,6 +12,7 @@ import pytest
 
 from paddle_cxr.data.phantom import DRAWERS, draw_image
 from paddle_cxr.errors import UserError
+from paddle_cxr.synthesis.acceptance import type_balance
 from paddle_cxr.synthesis.drawable import drawable
 from paddle_cxr.synthesis.entities import Entity
 from paddle_cxr.synthesis.generators import phantom as phantom_module
@@ -84,6 +85,17 @@ def test_only_drawable_things_are_sampled_and_the_cap_holds(vocabulary):
     assert np.array_equal(plan, sampler.plan(vocabulary, 500, 0))
     everything = BalancedSampler(k=3, m=2, cap="auto").plan(vocabulary, 500, 0)
     assert not set(everything.ravel().tolist()) <= set(choice.positions)
+
+
+def test_the_balance_is_of_what_can_be_drawn_at_all(vocabulary):
+    """Else thousands of entities that no phantom can show would make any sample look uneven."""
+    sampler = BalancedSampler(k=3, m=2, cap="auto", only="drawable")
+    drawn_from, positions = sampler.choice(vocabulary).positions, sampler.plan(vocabulary, 500, 0)
+    own, whole = (type_balance(vocabulary, some, positions) for some in (drawn_from, range(len(vocabulary))))
+    for name in own:
+        assert own[name]["mentions"] == whole[name]["mentions"] > 0
+        assert own[name]["entries"] < whole[name]["entries"] and own[name]["gini"] < 0.5 < whole[name]["gini"]
+    assert sum(one["entries"] for one in own.values()) == len(drawn_from)
 
 
 def test_a_vocabulary_without_drawers_is_refused_in_one_line():

@@ -169,6 +169,17 @@ def test_arguments_out_of_range(arguments):
         RadDino(str(FIXTURES / "other"), **arguments)
 
 
+def test_a_batch_that_memory_cannot_hold_names_the_key(monkeypatch):
+    encoder = RadDino(str(FIXTURES / "other"), batch_size=2)
+
+    def full(batch):
+        raise RuntimeError("ResourceExhaustedError: Out of memory error on GPU 0.")
+
+    monkeypatch.setattr(encoder, "_model", full)
+    with pytest.raises(UserError, match="RadDino.batch_size.*不够"):
+        encoder.encode(films(3))
+
+
 # --- the project's own classifier --------------------------------------------------------------------------------
 
 SHAPE = [1, 48, 48]

@@ -23,11 +23,14 @@ from paddle_cxr.data.phantom import draw_image
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.errors import UserError
 from paddle_cxr.models import ResNet18
+from paddle_cxr.plots import fidelity as fidelity_figures
 from paddle_cxr.synthesis.fidelity import features, work
 from paddle_cxr.synthesis.fidelity.classifier import open_classifier
 from paddle_cxr.synthesis.fidelity.images import halves, read_set
+from paddle_cxr.synthesis.fidelity.report import Figure, Row
 from paddle_cxr.synthesis.fidelity.run import measure
 from paddle_cxr.synthesis.fidelity.schema import ImageSetSection
+from paddle_cxr.synthesis.locks import locked
 from paddle_cxr.weights import save_weights
 
 SHAPE = (1, 32, 32)
@@ -254,13 +257,15 @@ def test_pairs_and_tables_say_labels_sides_and_patients(tmp_path):
     write_films(tmp_path / "i", 1, 2, ["normal"])
     lines = [{"image": "i/normal/0.png", "labels": {"effusion": 1, "mass": 0, "nodule": None}, "side": "left",
               "patient_id": 7, "generator": "phantom"},
-             {"image": "i/normal/1.png", "labels": {"effusion": 0}}, {"image": "i/normal/1.png", "labels": {}}]
+             {"image": "i/normal/1.png", "labels": {"effusion": 0}}, {"image": "i/normal/1.png", "labels": {}},
+             {"image": "i/normal/1.png", "labels": {}, "entities": [  # what is normal in itself has no label
+                 {"id": "clear_lungs", "type": "non-abnormality"}, {"id": "left_lung", "type": "anatomy"}]}]
     for name in ("shard0", "shard1"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
     found = read(tmp_path / "shard0.jsonl")
-    assert [image.labels for image in found.images] == [{"effusion"}, frozenset(), None]
+    assert [image.labels for image in found.images] == [{"effusion"}, frozenset(), None, frozenset()]
     assert found.images[0][2:5] == ("left", "7", True) and found.mark == "真实（real），部分模体（phantom）"
-    assert found.images[0].read().shape == (32, 32) and len(read(tmp_path / "shard*.jsonl")) == 6
+    assert found.images[0].read().shape == (32, 32) and len(read(tmp_path / "shard*.jsonl")) == 8
     (tmp_path / "t.csv").write_text("file,label,patient_id\ni/normal/0.png,Mass|Nodule,p\ni/normal/1.png,,\n")
     table = read(tmp_path / "t.csv")
     assert [(image.labels, image.patient) for image in table.images] == [({"Mass", "Nodule"}, "p"), (None, None)]
@@ -352,14 +357,37 @@ cli.run(measure, argparse.Namespace(config="f.yaml", override=[], debug=False))
 
 
 def test_two_programs_in_one_folder(place, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
-    monkeypatch.chdir(place)
-    arguments = read("real"), Thumbnails().encode, place / "out", lambda *_: tqdm(disable=True)
-    features.rows_of(*arguments)
-    with open(next((place / "out").iterdir()), "rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="另一个程序"):
-            features.rows_of(*arguments)
+    pytest.importorskip("fcntl")
+    with locked(place / "out/.lock"), pytest.raises(UserError, match="Global.output_dir.*另一个程序"):
+        run(place, monkeypatch=monkeypatch)
+    assert run(place, monkeypatch=monkeypatch)["task"] == "fidelity"
+
+
+def test_a_broken_model_is_not_taken_for_broken_images(place, monkeypatch):
+    monkeypatch.setattr(Thumbnails, "encode", lambda self, images: np.full((len(images), 64), np.nan, np.float32))
+    with pytest.raises(UserError, match="NaN.*权重") as told:
+        run(place, monkeypatch=monkeypatch)
+    assert "normal" not in str(told.value)
+
+
+def test_a_sheet_of_other_training_images_does_not_stay(place, monkeypatch):
+    (place / "out").mkdir()
+    (place / "out/closest.png").write_bytes(b"of an older run")
+    run(place, "Training=null", monkeypatch=monkeypatch)
+    assert not (place / "out/closest.png").exists()
+
+
+@pytest.mark.parametrize(("marks", "demo", "line"), [
+    (["真实（real）", "真实（real）"], False, None), (["真实（real）", "合成（synthetic）"], False, "synthetic"),
+    (["真实（real）"], True, "phantom")])
+def test_a_figure_says_what_its_images_are(tmp_path, monkeypatch, marks, demo, line):
+    """Two sets of real films are not called synthetic."""
+    said = []
+    original = fidelity_figures.drawing
+    monkeypatch.setattr(fidelity_figures, "drawing", lambda *a, **k: said.append(k) or original(*a, **k))
+    rows = [Row(f"组{i}", mark, 9, 9, {"frechet": Figure(1.0 + i)}) for i, mark in enumerate(marks)]
+    fidelity_figures.plot_fidelity(rows, "编码器", tmp_path / "f.png", demo=demo)
+    assert said[0]["demo"] is (line is not None) and (line is None or line in said[0]["line"])
 
 
 # --- real radiographs --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from paddle_cxr.data.phantom import draw_image
 from paddle_cxr.registry import build
@@ -104,14 +104,38 @@ def test_drawings_are_rejected(name, picture):
     assert not kept([picture.astype(np.uint8)])[0]
 
 
+def compressed(film, quality=6):
+    file = io.BytesIO()
+    Image.fromarray(film).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def blurred(film):
+    return np.asarray(Image.fromarray(film).filter(ImageFilter.GaussianBlur(4)))
+
+
+def noisy_blur(film):
+    """Grain over a blurred film is no detail."""
+    return (blurred(film) + np.random.default_rng(1).normal(0, 2, film.shape)).clip(0, 255).astype(np.uint8)
+
+
+def compressed_blur(film):
+    """Nor is what JPEG leaves."""
+    return compressed(blurred(film), 60)
+
+
+def captioned(film):
+    """Two lines of small grey letters, mostly over the lungs."""
+    picture, height = Image.fromarray(film), len(film)
+    for line, words in enumerate(("Hospital No. 0012345", "not for diagnosis")):
+        ImageDraw.Draw(picture).text((0.2 * film.shape[1], (0.3 + 0.2 * line) * height), words, fill=225,
+                                     font=ImageFont.load_default(height / 22))
+    return np.asarray(picture)
+
+
 def test_other_ways_to_spoil_a_film(phantoms):
     def mirrored(film):
         return np.concatenate([film[:, :192], film[:, :192][:, ::-1]], axis=1)
-
-    def compressed(film):
-        file = io.BytesIO()
-        Image.fromarray(film).save(file, "JPEG", quality=6)
-        return np.asarray(Image.open(file))
 
     def moved(film):  # motion blur in one direction
         return np.mean([np.roll(film, shift, axis=1) for shift in range(12)], axis=0).astype(np.uint8)
@@ -119,8 +143,15 @@ def test_other_ways_to_spoil_a_film(phantoms):
     def upside_down(film):
         return np.ascontiguousarray(film[::-1, ::-1])
 
+    def dim(film):
+        return (255 * (film / 255) ** 3.5).astype(np.uint8)
+
+    def glaring(film):
+        return (255 * (film / 255) ** 0.3).astype(np.uint8)
+
     for spoil, question in ((mirrored, "artefact_free"), (compressed, "artefact_free"), (moved, "sharp"),
-                            (upside_down, "frontal")):
+                            (upside_down, "frontal"), (blurred, "sharp"), (noisy_blur, "sharp"),
+                            (compressed_blur, "sharp"), (dim, "good_quality"), (glaring, "good_quality")):
         verdicts = JUDGE.judge([spoil(film) for film in phantoms])
         assert np.mean([question in failed(verdict) for verdict in verdicts]) >= 0.9, spoil.__name__
 
@@ -180,6 +211,24 @@ def test_measured_noise_is_the_noise_that_was_added():
         assert measure(image.astype(np.uint8), WHOLE).noise == pytest.approx(sigma, rel=0.05)
 
 
+def test_noise_is_no_detail():
+    rows, columns = np.mgrid[:512, :512]
+    waves = 128 + 50 * np.sin(rows / 9) * np.sin(columns / 9)
+    noisy = (waves + np.random.default_rng(2).normal(0, 4, waves.shape)).astype(np.uint8)
+    blurred, grainy = measure(waves.astype(np.uint8), WHOLE), measure(noisy, WHOLE)
+    assert max(blurred.sharpness, blurred.detail, grainy.detail) < 0.2 < 0.4 < grainy.sharpness
+
+
+def test_only_strokes_of_one_grey_level_are_ink():
+    rng = np.random.default_rng(3)
+    ruled = np.full((512, 512), 90)
+    places = np.arange(20, 490, 9)
+    ruled[:, places] = 200
+    assert measure(ruled.astype(np.uint8), WHOLE).ink == pytest.approx(len(places) / 512, rel=0.05)
+    ruled[:, places] = rng.integers(140, 255, (512, len(places)))
+    assert measure(ruled.astype(np.uint8), WHOLE).ink < 0.15 * len(places) / 512
+
+
 def test_missing_grey_levels_are_counted_in_bits():
     smooth = np.random.default_rng(5).normal(128, 40, (256, 256)).clip(4, 250)
     assert measure(smooth.astype(np.uint8), WHOLE).comb == pytest.approx(0, abs=0.1)
@@ -215,4 +264,6 @@ def test_real_films_are_kept_and_their_spoiled_copies_rejected(real_data):
     for label in ("COVID", "NORMAL", "PNEUMONIA"):
         assert passed[[row["label"] == label for row in chosen]].mean() >= 0.93, label
     rejected = {kind: 1 - kept(spoiled(kind, films[::3])).mean() for kind in SPOILINGS}
+    rejected |= {spoil.__name__: 1 - kept([spoil(film) for film in films[::3]]).mean()
+                 for spoil in (noisy_blur, compressed_blur, captioned)}
     assert min(rejected.values()) >= 0.9, rejected

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -17,6 +18,7 @@ from paddle_cxr.synthesis.generators.phantom import PhantomGenerator
 from paddle_cxr.synthesis.pairs.source import drawing_seed
 from paddle_cxr.synthesis.pairs.store import Store
 from paddle_cxr.synthesis.quality.bank import write_bank
+from paddle_cxr.synthesis.store import Store as ReportStore
 
 CONTRACT = ["id", "image", "findings", "impression", "entities", "labels", "patient_id", "view", "source", "writer",
             "generator", "seed", "judge", "similarity"]
@@ -125,6 +127,36 @@ def test_stages_may_be_done_one_after_the_other(pairs, tmp_path):
     assert (TinyGenerator.calls, PickyJudge.calls) == calls  # finished: nothing is done again
 
 
+def test_drawing_and_judging_take_turns_until_nothing_is_left(pairs, tmp_path, capsys):
+    """As where both models need the one GPU: the run that draws heeds what was judged before."""
+    pairs("Judge.floor=160", out="whole")
+    drawn = TinyGenerator.calls
+    for turn in range(5):
+        accepted, _ = pairs("Judge.floor=160", "Global.stages=[draw]")
+        assert all(pair["attempts"] == turn + 1 or pair["judge"] for pair in accepted)
+        _, rejected = pairs("Judge.floor=160", "Global.stages=[judge]")
+        waiting = len(rejected) if turn < 4 else 0
+        assert pairs.metrics()["waiting"] == waiting
+        assert ("对等着画或重画" in capsys.readouterr().out) == bool(waiting)
+        assert pairs.metrics()["waterfall"]["judged"] < 40
+    assert TinyGenerator.calls == 2 * drawn
+    pairs("Judge.floor=160")
+    assert TinyGenerator.calls == 2 * drawn
+    assert final_files(tmp_path / "out") == final_files(tmp_path / "whole")
+
+
+def test_what_is_like_a_bad_image_is_not_judged_any_more(tmp_path):
+    bank = np.full((1, 4), 100, np.float32)
+    write_bank(tmp_path / "bank", bank, CornerEncoder.title, ["a"], False)
+    pairs = Pairs(tmp_path, Similarity={"encoder": {"name": "CornerEncoder"}, "bank": str(tmp_path / "bank"),
+                                        "threshold": 0.9})
+    pairs("Global.stages=[draw, similarity]", "Global.attempts=1")
+    similar = pairs.metrics()["reasons"]["similarity"]
+    assert 0 < similar < 40
+    pairs("Global.stages=[judge]", "Global.attempts=1")
+    assert PickyJudge.calls == 40 - similar
+
+
 def test_judging_what_was_never_drawn_draws_nothing(pairs):
     accepted, rejected = pairs("Global.stages=[judge]")
     assert not accepted and len(rejected) == 40 and "还没有画" in rejected[0]["reason"] and not TinyGenerator.calls
@@ -152,6 +184,38 @@ def test_drawing_again_forgets_the_judge_too(pairs, tmp_path):
     pairs("Global.redo=[draw]")
     assert (TinyGenerator.calls, PickyJudge.calls) == (2 * calls[0], 2 * calls[1])
     assert final_files(tmp_path / "out") == expected
+
+
+def test_a_mistake_elsewhere_costs_no_results(pairs, tmp_path):
+    pairs()
+    for override in ("Generator.moody=true", f"Reports.file={tmp_path / 'nowhere.jsonl'}"):
+        with pytest.raises(UserError):
+            pairs("Global.redo=[judge]", override)
+    judged = PickyJudge.calls
+    pairs()
+    assert PickyJudge.calls == judged  # nothing was forgotten
+
+
+def test_pairs_of_images_that_are_drawn_over_do_not_stay(pairs, tmp_path):
+    pairs()
+    pairs("Global.redo=[judge]", "Global.shards=2", "Global.shard=0")
+    assert (tmp_path / "out/pairs.jsonl").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TinyGenerator, "draw", lambda *_: (_ for _ in ()).throw(UserError("out of paint")))
+        with pytest.raises(UserError, match="out of paint"):
+            pairs("Global.redo=[draw]")
+    assert not (tmp_path / "out/pairs.jsonl").exists() and not (tmp_path / "out/rejected.jsonl").exists()
+
+
+def test_doing_again_with_another_recipe_concerns_all_shards(pairs, tmp_path):
+    """Else the shards that have not started yet would keep what the old recipe made."""
+    for shard in (0, 1):
+        pairs("Global.shards=2", f"Global.shard={shard}")
+    pairs("Global.shards=2", "Global.shard=0", "Global.redo=[draw]", "Global.seed=9")
+    assert not (tmp_path / "out/pairs.jsonl").exists()
+    pairs("Global.shards=2", "Global.shard=1", "Global.seed=9")
+    pairs("Global.seed=9", out="whole")
+    assert final_files(tmp_path / "out") == final_files(tmp_path / "whole")
 
 
 def test_rules_and_limits_decide_anew_from_the_same_rows(pairs):
@@ -220,6 +284,19 @@ def test_prompts_that_were_cut_are_counted(pairs, capsys):
     assert "共截去 120 个词元" in capsys.readouterr().out
 
 
+def test_what_is_normal_in_itself_has_no_label(tmp_path):
+    pairs = Pairs(tmp_path, 1)
+    said = [("clear_lungs", "non-abnormality"), ("nodule", "non-abnormality"), ("pneumonia", "non-disease"),
+            ("cardiomegaly", "disease"), ("no_thoracic_disease", "non-disease"), ("own_finding", "non-abnormality")]
+    entities = [{"id": id_, "type": type_} for id_, type_ in said]
+    (tmp_path / "reports.jsonl").write_text(json.dumps({"id": "a", "impression": "x", "entities": entities}) + "\n")
+    (accepted,), _ = pairs("Rules.drop=all")
+    assert accepted["labels"] == {"nodule": 0, "pneumonia": 0, "cardiomegaly": 1, "own_finding": 0}
+    (tmp_path / "words.csv").write_text("name,type,id\nown finding,non-abnormality,own_finding\n")
+    (accepted,), _ = pairs("Rules.drop=all", f"Reports.vocabulary={tmp_path / 'words.csv'}")
+    assert "own_finding" not in accepted["labels"] and accepted["labels"]["clear_lungs"] == 0  # unknown to that one
+
+
 def test_reports_without_impression_and_contradicting_reports(tmp_path):
     pairs = Pairs(tmp_path, 2)
     both = [{"id": "nodule", "type": "abnormality"}, {"id": "nodule", "type": "non-abnormality"}]
@@ -242,6 +319,9 @@ def test_reports_without_impression_and_contradicting_reports(tmp_path):
     ("Reports.file=null", "Reports：recipe（先写报告）、file"),
     ("Reports.file=nowhere.jsonl", "找不到语料"),
     ("Reports.overrides=[Global.reports=2]", "Reports.overrides"),
+    ("Reports={pairs: {name: PhantomPairs}, vocabulary: words.csv}", "Reports.vocabulary：只用于 Reports.file"),
+    ("Reports.vocabulary=words.csv", "找不到词表（vocabulary）words.csv"),
+    ("Rules.known_bad=all", "Rules.known_bad"),
     ("Generator.name=TinyGenerater", "是不是 TinyGenerator"),
     ("Generator.colour=red", "Generator.colour"),
     ("Generator={name: EndpointGenerator, url: 'http://me:secret@host/v1', model: m}", "用户名、密码"),
@@ -260,9 +340,22 @@ def test_a_wrong_key_is_one_line(tmp_path, override, told):
 
 
 @pytest.mark.parametrize("bank, told", [("nowhere", "analyze.py quality"), (None, "Global.stages 去掉 similarity")])
-def test_a_missing_bank_is_told_before_anything_is_drawn(tmp_path, bank, told):
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_missing_bank_is_told_before_anything_is_done(tmp_path, bank, told, engine):
     pairs = Pairs(tmp_path, 2, Similarity={"encoder": {"name": "CornerEncoder"}, "bank": bank})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=rf"^Similarity\.bank：.*{told}"):
+        pairs("Global.stages=[draw, similarity]", f"Global.engine={engine}")
+    assert not TinyGenerator.calls and not (tmp_path / "out").exists()
+
+
+def test_an_empty_bank_is_one_line(tmp_path):
+    write_bank(tmp_path / "bank", np.ones((1, 4), np.float32), CornerEncoder.title, ["a"], False)
+    np.save(tmp_path / "bank/features.npy", np.zeros((0, 4), np.float32))
+    (tmp_path / "bank/images.csv").write_text("file\n")
+    about = json.loads((tmp_path / "bank/bank.json").read_text())
+    (tmp_path / "bank/bank.json").write_text(json.dumps(about | {"images": 0}))
+    pairs = Pairs(tmp_path, 2, Similarity={"encoder": {"name": "CornerEncoder"}, "bank": str(tmp_path / "bank")})
+    with pytest.raises(UserError, match="bank 是空的"):
         pairs("Global.stages=[draw, similarity]")
     assert not TinyGenerator.calls
 
@@ -274,11 +367,30 @@ def test_what_rows_were_made_from_may_not_change(pairs, tmp_path):
             pairs(override)
     with open(tmp_path / "reports.jsonl", "a", encoding="utf-8") as file:
         file.write('{"id": "new", "impression": "More."}\n')
-    with pytest.raises(UserError, match="reports 的内容与已有结果所用的不同"):
+    with pytest.raises(UserError, match="Reports（报告）的内容与已有结果所用的不同"):
         pairs()
     (tmp_path / "reports.jsonl").write_text('{"id": "a", "impression": "x"}\n{"id": "A", "impression": "y"}\n')
     with pytest.raises(UserError, match="reports.jsonl:2：id A 已经用过"):
         pairs(out="other")
+
+
+def test_a_model_that_was_trained_again_is_another_one(pairs, tmp_path):
+    model = tmp_path / "model"
+    (model / "unet").mkdir(parents=True)
+    weights = model / "unet/model.safetensors"
+    weights.write_bytes(bytes(1_000_000))
+    given = f"Generator.folder={model}"
+    pairs(given)
+    os.utime(weights, (0, 0))
+    (model / "log.txt").write_text("evaluated again")
+    pairs(given)  # the same model
+    weights.write_bytes(bytes(500_000) + b"1" * 500_000)
+    with pytest.raises(UserError, match=r"Generator（模型权重）的内容与已有结果所用的不同.*redo=\[draw\]"):
+        pairs(given)
+    drawn = TinyGenerator.calls
+    pairs(given, "Global.redo=[draw]")
+    assert TinyGenerator.calls > drawn
+    pairs(given)
 
 
 @pytest.mark.parametrize("line", ["oops", "[]", '{"pair": 0}', '{"pair": 0, "attempt": 0, "version": 0, "seed": 1, '
@@ -296,6 +408,31 @@ def test_a_lost_image_is_named(pairs, tmp_path):
     (tmp_path / "out/images/0000/r0000005-1.png").unlink()
     with pytest.raises(UserError, match=r"r0000005-1\.png.*redo=\[draw\]"):
         pairs()
+
+
+def test_a_broken_image_is_named(pairs, tmp_path):
+    pairs("Global.stages=[draw]")
+    file = tmp_path / "out/images/0000/r0000005-1.png"
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"r0000005-1\.png（文件损坏.*redo=\[draw\]"):
+        pairs()
+
+
+def test_refused_images_may_be_deleted(pairs, tmp_path):
+    _, rejected = pairs("Judge.floor=160", "Global.attempts=1")
+    for pair in rejected:
+        (tmp_path / "out" / pair["drawings"][0]["image"]).unlink()
+    pairs("Judge.floor=160", "Global.attempts=1", figures=True)
+    assert (tmp_path / "out/rejected.png").is_file()
+
+
+def test_a_run_that_stops_says_how_to_go_on(pairs, capsys):
+    for overrides, told in (((), "，再运行同一条命令就接着做"),
+                            (("Global.redo=[draw]",), "，去掉 Global.redo 再运行就接着做")):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="gone"):
+            patch.setattr(PickyJudge, "judge", lambda *_: (_ for _ in ()).throw(UserError("gone")))
+            pairs(*overrides)
+        assert told in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- shards and interruptions
@@ -406,6 +543,27 @@ def test_phantoms_of_written_reports(phantoms, tmp_path, monkeypatch):
                         "Global.chunk=3", out="two")
     assert again == accepted  # two processes, other chunks
     assert (tmp_path / "two" / one["image"]).read_bytes() == (tmp_path / "out" / one["image"]).read_bytes()
+
+
+def test_writing_the_reports_again_is_gone_on_with(phantoms, tmp_path, monkeypatch):
+    phantoms("Global.stages=[reports, draw]")
+    other = "Reports.overrides=[Global.seed=2, Global.workers=1, Global.chunk=4]"
+    add, left = ReportStore.add, [1]
+
+    def stopping(self, reports):
+        if not left[0]:
+            raise UserError("disk full")
+        left[0] -= 1
+        return add(self, reports)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk full"):
+        patch.setattr(ReportStore, "add", stopping)
+        phantoms("Global.stages=[reports, draw]", other, "Global.redo=[reports]")
+    assert len(records(tmp_path / "out/reports/reports.jsonl")) == 4
+    phantoms("Global.stages=[reports, draw]", other)
+    assert len(list((tmp_path / "out").glob("reports-*"))) == 1  # only the first ones were put aside
+    phantoms("Global.stages=[reports, draw]", other, out="whole")
+    assert final_files(tmp_path / "out") == final_files(tmp_path / "whole")
 
 
 def test_a_mistake_in_the_recipe_of_the_reports_is_told_as_such(phantoms):

@@ -5,6 +5,7 @@ The slow tests start a cluster of two nodes on this machine, each with its own p
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -15,14 +16,20 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from synthesis.ray_tasks import prepare, work
 
+from paddle_cxr.data.phantom import CLASSES, draw_image
 from paddle_cxr.errors import UserError
 from paddle_cxr.processes import in_order
-from paddle_cxr.synthesis import ray_engine
-from paddle_cxr.synthesis.engines import engine_named
+from paddle_cxr.synthesis import engines, ray_engine
+from paddle_cxr.synthesis.encoders import RadDino
+from paddle_cxr.synthesis.engines import EngineKeys, engine_named, workers_for
+from paddle_cxr.synthesis.quality.bank import probe_of, write_bank
+from paddle_cxr.synthesis.quality.spoil import SPOILINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +127,15 @@ def test_tasks_are_handed_over_in_windows_when_they_are_large(monkeypatch):
     assert not list(ray_engine._windows([], 2))
 
 
+@pytest.mark.parametrize(("engine", "gpus", "wanted", "many", "workers"), [
+    ("local", 0, "auto", True, 8), ("local", 0, "auto", False, 1), ("local", 0, 3, True, 3), ("local", 0, 3, False, 1),
+    ("ray", 0, "auto", True, "auto"), ("ray", 0, "auto", False, 1), ("ray", 0, 3, False, 3),
+    ("ray", 1, "auto", False, "auto"), ("ray", 0.5, "auto", False, "auto")])
+def test_how_many_processes(monkeypatch, engine, gpus, wanted, many, workers):
+    monkeypatch.setattr(engines, "available_cores", lambda: 16)
+    assert workers_for(EngineKeys(engine=engine, ray_num_gpus=gpus), wanted, many, ranks=2) == workers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "kind", "said"), [
     ("prepare", UserError, "^模型文件夹坏了"), ("user", UserError, "^第 5 个坏了（broken）$"),
@@ -207,33 +223,91 @@ def test_a_lost_node_with_results_that_do_not_fit_changes_nothing(cluster):
     assert done == [(i, bytes(1_000_000)) for i in range(300)]
 
 
+ENCODER = ROOT / "tests/fixtures/dinov2/other"  # RAD-DINO, very small and with weights of no meaning
+
+
+def finish(line, wait=True):
+    """Run a tool; or start it."""
+    if wait:
+        subprocess.run(line, check=True, capture_output=True, cwd=ROOT)
+        return None
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_a_lost_node_leaves_200_pairs_as_they_would_be(cluster, tmp_path):
-    """Images drawn and judged on two nodes, one of which is lost while drawing."""
+    """Images drawn, judged and compared on two nodes, one of which is lost while drawing."""
+    films = [draw_image(CLASSES[index], seed=5, index=index, size=128) for index in range(3)]
+    encoder = RadDino(str(ENCODER))
+    write_bank(tmp_path / "bank", encoder.encode(films), encoder.title, ["a", "b", "c"], True, probe_of(encoder))
+
     def line(out, *overrides):
-        options = (f"Global.output_dir={tmp_path / out}", "Global.pairs=200", "Global.chunk=4", "Generator.size=128",
-                   *overrides)
+        options = (f"Global.output_dir={tmp_path / out}", "Global.pairs=200", "Global.attempts=2", "Global.chunk=4",
+                   "Generator.size=128", "Global.stages=[reports, draw, judge, similarity]",
+                   f"Similarity={{encoder: {{name: RadDino, folder: {ENCODER}}}, bank: {tmp_path / 'bank'}, "
+                   "threshold: 0.995}", *overrides)
         return [sys.executable, str(ROOT / "tools/synthesize.py"), "-c", str(ROOT / "configs/synthesis/pairs.yaml"),
                 *(part for one in options for part in ("-o", one))]
 
     def drawn():
         return len(list((tmp_path / "ray").glob("images/**/*.png")))
 
-    subprocess.run(line("local", "Global.workers=1"), check=True, capture_output=True, cwd=ROOT)
-    process = subprocess.Popen(line("ray", "Global.engine=ray", "Global.workers=4",
-                                    f"Global.ray_address={cluster.address}"), stdout=subprocess.DEVNULL, cwd=ROOT)
+    finish(line("local", "Global.workers=1"))
+    metrics = json.loads((tmp_path / "local/metrics.json").read_text("utf-8"))
+    assert metrics["waterfall"]["pairs"] > 150 and metrics["reasons"]["similarity"] > 20
+    process = finish(line("ray", "Global.engine=ray", "Global.workers=4", f"Global.ray_address={cluster.address}"),
+                     wait=False)
     wait_for(lambda: drawn() >= 8, process, seconds=240)
     kill(cluster.second)
     assert drawn() < 200
-    assert process.wait(timeout=400) == 0
+    assert process.wait(timeout=500) == 0
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 def contents(folder):
-    """The pairs and the images of a run."""
-    files = [folder / "pairs.jsonl", *sorted(folder.glob("images/**/*.png"))]
+    """What a run came to, with its images."""
+    files = [folder / "pairs.jsonl", folder / "rejected.jsonl", folder / "metrics.json",
+             *sorted(folder.glob("images/**/*.png"))]
     assert len(files) > 200
     return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["judge", "features"])
+def test_a_lost_node_decides_about_a_data_set_as_before(cluster, tmp_path, stage):
+    """``tools/analyze.py quality``: the second node is lost while images are judged, or while features are made."""
+    rng = np.random.default_rng(0)
+    for index in range(240):
+        film = draw_image(CLASSES[index % len(CLASSES)], seed=1, index=index, size=160)
+        spoil = list(SPOILINGS.values())[index % 24] if index % 24 < len(SPOILINGS) else None
+        file = tmp_path / f"films/{index:03d}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(film if spoil is None else spoil(film, film[::-1], rng)).save(file)
+
+    def line(out, *overrides):
+        options = (f"Global.output_dir={tmp_path / out}", f"Images.path={tmp_path / 'films'}", "Global.chunk=4",
+                   "Global.stages=[judge, similarity]", "Rules.drop=any", "Rules.known_bad=any",
+                   f"Similarity={{encoder: {{name: RadDino, folder: {ENCODER}}}, threshold: 0.995}}", *overrides)
+        return [sys.executable, str(ROOT / "tools/analyze.py"), "quality",
+                "-c", str(ROOT / "configs/synthesis/quality.yaml"),
+                *(part for one in options for part in ("-o", one))]
+
+    def done():
+        name = {"judge": "*.jsonl", "features": "*.bin"}[stage]
+        return any(file.stat().st_size for file in (tmp_path / "ray").glob(f"parts/*/{name}"))
+
+    finish(line("local", "Global.workers=1"))
+    process = finish(line("ray", "Global.engine=ray", "Global.workers=4", f"Global.ray_address={cluster.address}"),
+                     wait=False)
+    wait_for(done, process, seconds=240)
+    kill(cluster.second)
+    assert not (tmp_path / "ray/keep.csv").exists()
+    assert process.wait(timeout=500) == 0
+    names = ("keep.csv", "drop.csv", "quality.md", "bank/images.csv", "bank/features.npy", "waterfall.png")
+    for name in names:
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
+    dropped = (tmp_path / "local/drop.csv").read_text("utf-8")
+    assert "similarity" in dropped.partition("\n")[2] and "judge" in dropped
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -38,7 +37,7 @@ def rows_of(images: ImageSet, model: Model, folder: Path, progress: Callable[[in
         Memory-mapped float32 ``[N, D]``, NaN where an image cannot be read, and (name, reason) of these.
 
     Raises:
-        UserError: no image can be read, disk full, a reader is not installed.
+        UserError: no image can be read, disk full, a reader is not installed, the model is broken.
     """
     probe = _probe(model)
     dim = probe.shape[1]
@@ -48,7 +47,6 @@ def rows_of(images: ImageSet, model: Model, folder: Path, progress: Callable[[in
     with writing_to(file):
         folder.mkdir(parents=True, exist_ok=True)
         with open(file, "ab") as stream:
-            _take(stream, folder)
             done = min(stream.tell() // (4 * dim), len(images))
             stream.truncate(done * 4 * dim)  # a killed run may have left part of a row
             with progress(len(images), done, images.name) as bar:
@@ -65,18 +63,6 @@ def rows_of(images: ImageSet, model: Model, folder: Path, progress: Callable[[in
     return rows, broken
 
 
-def _take(stream: BinaryIO, folder: Path) -> None:
-    """Two programs that append to one file would mix their rows; a killed one's lock is released by the system."""
-    try:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"Global.output_dir：另一个程序正在写 {folder}；请等它结束，或换一个目录") from None
-    except (ImportError, OSError):  # Windows, or a file system without locks: two programs are the user's care
-        pass
-
-
 def _rows(images: Sequence[Image], model: Model, dim: int) -> np.ndarray:
     rows = np.full((len(images), dim), np.nan, np.float32)
     readable, pixels = [], []
@@ -90,6 +76,8 @@ def _rows(images: Sequence[Image], model: Model, dim: int) -> np.ndarray:
             pass
     if readable:
         rows[readable] = model(pixels)
+        if not np.isfinite(rows[readable]).all():  # taken for images that cannot be read, they would be named as broken
+            raise UserError("模型对能读的图算出了 NaN 或无穷大，权重可能已损坏；请换一个检查点，或重新下载")
     return rows
 
 

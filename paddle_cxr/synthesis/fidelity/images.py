@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paddle_cxr.data.image import EXTENSIONS
+from paddle_cxr.data.lines import json_lines
 from paddle_cxr.data.sources.layout import header_of, inside, known_patient, read_table
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.registry import build
@@ -178,24 +178,18 @@ def _of_table(file: Path) -> Iterator[Image]:
 
 def _of_pairs(file: Path) -> Iterator[Image]:
     """``pairs.jsonl``: of each line the image, what it was drawn for, and by what."""
-    try:
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _pair(file.parent, line, f"{file}:{number}")
-    except OSError as error:
-        raise UserError(f"无法读取 {file}：{error.strerror or error}") from None
+    for where, _, row in json_lines(file, "对带 image 的图文"):
+        yield _pair(file.parent, row, where)
 
 
-def _pair(root: Path, line: bytes, where: str) -> Image:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UserError(f"{where}：不是有效的 JSON；请删去或修好这一行") from None
-    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+def _pair(root: Path, row: dict[str, Any], where: str) -> Image:
+    if not isinstance(row.get("image"), str):
         raise UserError(f"{where}：应是带 image（图像路径）的 JSON 对象")
     patient, generator = row.get("patient_id"), row.get("generator")
-    return _file_image(root, inside(row["image"], where), _positive(row.get("labels"), where),
+    labels = _positive(row.get("labels"), where)
+    if labels is None and _names_only_what_is_normal(row.get("entities")):
+        labels = frozenset()
+    return _file_image(root, inside(row["image"], where), labels,
                        _side(row.get("side"), where), None if patient is None else str(patient),
                        isinstance(generator, str) and "phantom" in generator.lower())
 
@@ -207,6 +201,13 @@ def _positive(labels: Any, where: str) -> frozenset[str] | None:
     if not labels or all(value is None for value in labels.values()):
         return None
     return frozenset(name for name, value in labels.items() if value == 1)
+
+
+def _names_only_what_is_normal(entities: Any) -> bool:
+    """Whether a report says that something is normal ("clear lungs", which has no label) and nothing else."""
+    types = [one.get("type") for one in entities if isinstance(one, dict)] if isinstance(entities, list) else []
+    told = [type_ for type_ in types if type_ != "anatomy"]
+    return bool(told) and all(type_ in ("non-abnormality", "non-disease") for type_ in told)
 
 
 def _side(value: Any, where: str) -> str | None:

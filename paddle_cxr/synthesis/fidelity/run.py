@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from paddle_cxr.files import write_text
 from paddle_cxr.registry import build, check
 from paddle_cxr.synthesis.fidelity.images import ImageSet, read_set
 from paddle_cxr.synthesis.fidelity.schema import FidelityRecipe
+from paddle_cxr.synthesis.locks import Taken, locked
 from paddle_cxr.synthesis.schema import load_recipe
 
 
@@ -33,12 +35,9 @@ def measure(arguments: argparse.Namespace) -> None:
         from paddle_cxr.synthesis.fidelity.work import Fidelity  # brings the encoder, and with it Paddle
 
         encoder = build("encoder", recipe.Encoder, "Encoder")
-        folder = RunFolder(recipe.Global.output_dir)
-        try:
+        with _alone(Path(recipe.Global.output_dir)), contextlib.closing(RunFolder(recipe.Global.output_dir)) as folder:
             write_text(folder.path / "config.yaml", dump(recipe))
             Fidelity(recipe, folder, encoder, *sets).run()
-        finally:
-            folder.close()
 
 
 def _check(recipe: FidelityRecipe) -> None:
@@ -70,3 +69,13 @@ def _check_folder(folder: Path) -> None:
     if holds_another_task(folder, "fidelity"):
         raise UserError(f"Global.output_dir：{folder} 是别的运行的输出目录（里面的 config.yaml 不是 fidelity 的），"
                         "请另选一个目录")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two programs that append to one file of features would mix their rows."""
+    try:
+        with locked(folder / ".lock"):
+            yield
+    except Taken:
+        raise UserError(f"Global.output_dir：另一个程序正在写 {folder}；请等它结束，或换一个目录") from None

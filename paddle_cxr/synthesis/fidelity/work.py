@@ -15,6 +15,7 @@ from paddle_cxr import __version__
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.files import write_json
 from paddle_cxr.plots.fidelity import Closest, plot_closest, plot_fidelity
+from paddle_cxr.synthesis.device import enough_memory
 from paddle_cxr.synthesis.encoders import Encoder
 from paddle_cxr.synthesis.fidelity.agreement import Share, agreement, class_of
 from paddle_cxr.synthesis.fidelity.classifier import Classifier, open_classifier
@@ -181,6 +182,7 @@ class Fidelity:
     # --- memorisation ----------------------------------------------------------------------------------------------
 
     def _measure_memorisation(self) -> None:
+        (self._folder.path / "closest.png").unlink(missing_ok=True)  # of a run with other training images
         if self._training is None:
             self._folder.say("没有写 Training（生成器的训练图），不做记忆检查（memorisation）")
             return
@@ -295,5 +297,6 @@ def _mostly_paired(groups: Sequence[Hashable]) -> bool:
 
 
 def _batched(classifier: Classifier, size: int, images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([classifier.probabilities(images[start:start + size])
-                           for start in range(0, len(images), size)])
+    with enough_memory("Agreement.batch_size", "请改小它；重新运行同一条命令就接着算"):
+        return np.concatenate([classifier.probabilities(images[start:start + size])
+                               for start in range(0, len(images), size)])

@@ -35,7 +35,7 @@ class DiffusersGenerator:
         device: ``auto``, ``cpu``, ``gpu`` or ``gpu:N``.
 
     Attributes:
-        title: the folder's name, and that it saw only phantoms where it did.
+        title: the folder's name (a training's: that of its output folder), and that it saw only phantoms where it did.
         many_processes: one process draws on a device, as the model fills it.
 
     Raises:
@@ -58,11 +58,11 @@ class DiffusersGenerator:
         place = Path(folder)
         with enough_memory(*_OUT_OF_MEMORY):
             self._model = load_latent_diffusion(place)
-        self._size = size or self._model.image_size
+        self._size = self._model.image_size if size is None else size
         _check_range("size", self._size, 8, 4096)
         self._model.latent_shape(self._size, self._size)  # refuses what the autoencoder cannot divide
         self._model.schedule.stepper(scheduler, steps)
-        self.title = place.resolve().name + ("（phantom）" if _saw_only_phantoms(place) else "")
+        self.title = _name_of(place.resolve()) + ("（phantom）" if _saw_only_phantoms(place) else "")
         self._settings = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "batch_size": batch_size}
 
     def draw(self, requests: Sequence[ImageRequest]) -> list[Drawn]:
@@ -85,6 +85,11 @@ class DiffusersGenerator:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise UserError(f"Generator.{name}：应在 {low} 与 {high} 之间，现在是 {value}")
+
+
+def _name_of(folder: Path) -> str:
+    """A training writes its model into ``model``: which one it is, the output folder's name says."""
+    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
 
 
 def _saw_only_phantoms(folder: Path) -> bool:

@@ -30,8 +30,9 @@ class EndpointGenerator:
     ``json``: ``POST {url}`` with ``{prompt, seed, width, height}``, answered by ``{"image": …}`` or
     ``{"images": […]}``, base64: a dozen lines in front of any model, and what Stable Diffusion's web interface serves.
 
-    The image must be PNG or JPEG and of the size asked for.  That the same seed gives the same image is the server's
-    affair.  A request that fails is an image with an error; only what would fail every request is raised.
+    The image must be PNG or JPEG and of the size asked for.  Servers want a seed below 2³¹: they are sent the image's
+    modulo 2³¹, and that the same seed gives the same image is theirs to keep.  A request that fails is an image with an
+    error; only what would fail every request is raised.
 
     Args:
         url: the API's base (``openai``) or the very address (``json``).

@@ -2,6 +2,9 @@
 
 A drawing passes when it was drawn without an error, the judge answered and does not fail it, and it is not too similar
 to a known-bad image.  One that does not pass is drawn again with the next seed, so often as the recipe allows.
+
+What was judged or compared counts also where a run leaves that stage out: the model that draws and the one that judges
+may take turns on one GPU.  A stage that is left out is not waited for, that is all.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ class Outlook:
     Attributes:
         attempts: its drawings so far, decided.
         next: (stage, attempt) to be done next, or None where the pair is finished.
+        waits: nothing is to be done because this run leaves out the drawing that would come next.
     """
 
     attempts: tuple[Attempt, ...]
     next: tuple[str, int] | None = None
+    waits: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -47,7 +52,7 @@ class Policy:
     """What decides, besides the rows.
 
     Attributes:
-        stages: that are done.
+        stages: that this run does.
         attempts: drawings a pair may have, and times a judge is asked about an image until it answers.
         drop: see :mod:`paddle_cxr.synthesis.quality.rules`.
         threshold: cosine, over which a drawing is too similar to a known-bad image.
@@ -76,7 +81,7 @@ class Policy:
             if isinstance(result, str):
                 if result not in self.stages:  # to be drawn, and drawing is left out
                     undrawn = Attempt(attempt, "draw", "还没有画（Global.stages 里没有 draw）")
-                    return Outlook(tuple(decided) or (undrawn,))
+                    return Outlook(tuple(decided) or (undrawn,), waits=True)
                 return Outlook(tuple(decided), (result, attempt))
             decided.append(result)
             if result.failed in ("", UNJUDGED):
@@ -91,20 +96,17 @@ class Policy:
             return "draw"
         if drawing.error:
             return Attempt(attempt, "draw", drawing.error)
-        if "judge" in self.stages:
-            if judgement is None:
+        judged = judgement is not None and answered(judgement.verdict)
+        if judged and fails(judgement.verdict, self.drop):
+            return Attempt(attempt, "judge", "；".join(reasons(judgement.verdict)))
+        if comparison is not None and comparison.similarity > self.threshold:
+            return Attempt(attempt, "similarity", f"与坏图 {comparison.nearest}（从 0 数）的余弦相似度 "
+                                                  f"{comparison.similarity:.3f}，超过 {self.threshold:g}")
+        if "judge" in self.stages and not judged:
+            if judgement is None or judgement.tries < self.attempts:
                 return "judge"
-            if not answered(judgement.verdict):
-                if judgement.tries < self.attempts:
-                    return "judge"
-                why = dict.fromkeys(answer.reason for answer in judgement.verdict.values())
-                return Attempt(attempt, UNJUDGED, f"裁判 {judgement.judge} 一问也没有答上：{'；'.join(why)}")
-            if fails(judgement.verdict, self.drop):
-                return Attempt(attempt, "judge", "；".join(reasons(judgement.verdict)))
-        if "similarity" in self.stages:
-            if comparison is None:
-                return "similarity"
-            if comparison.similarity > self.threshold:
-                return Attempt(attempt, "similarity", f"与坏图 {comparison.nearest}（从 0 数）的余弦相似度 "
-                                                      f"{comparison.similarity:.3f}，超过 {self.threshold:g}")
+            why = dict.fromkeys(answer.reason for answer in judgement.verdict.values())
+            return Attempt(attempt, UNJUDGED, f"裁判 {judgement.judge} 一问也没有答上：{'；'.join(why)}")
+        if "similarity" in self.stages and comparison is None:
+            return "similarity"
         return Attempt(attempt)

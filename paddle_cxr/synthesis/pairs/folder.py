@@ -6,32 +6,41 @@ import argparse
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_cxr.engine.continuing import VOLATILE, differences, dump, rename_aside
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
-from paddle_cxr.files import write_json, write_text, writing_to
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.registry import find
 from paddle_cxr.schema import Component
 from paddle_cxr.synthesis.engines import EngineKeys
 from paddle_cxr.synthesis.locks import Taken, locked
-from paddle_cxr.synthesis.pairs.schema import STAGES, PairsRecipe
+from paddle_cxr.synthesis.pairs.schema import STAGES, PairsRecipe, Stage
 from paddle_cxr.synthesis.pairs.source import Source
 from paddle_cxr.synthesis.pairs.store import FILES, SHARDS, forget, has_rows, shard_folder
 from paddle_cxr.synthesis.run import synthesize
 from paddle_cxr.synthesis.schema import ReportsRecipe, load_recipe
 
 INPUTS, REPORTS = "inputs.json", "reports"
+PAIRS, REJECTED = "pairs.jsonl", "rejected.jsonl"
 # Which stage's rows a change of a section (or of what it names) makes worthless.  What is not here decides nothing, or
 # decides anew from the same rows: the rules, the threshold, how many attempts.
 _STAGE_OF = {"Global.seed": "draw", "Generator": "draw", "Judge": "judge", "Similarity.encoder": "similarity"}
-_INPUT_STAGE = {"reports": "reports", "judge_prompts": "judge", "bank": "similarity"}
+_INPUT_STAGE = {"reports": "draw", "generator": "draw", "judge_prompts": "judge", "judge": "judge",
+                "encoder": "similarity", "bank": "similarity"}
+_INPUT_NAMES = {"reports": "Reports（报告）", "generator": "Generator（模型权重）",
+                "judge_prompts": "Judge.prompts（提示词）", "judge": "Judge（模型权重）",
+                "encoder": "Similarity.encoder（模型权重）", "bank": "Similarity.bank（坏图库）"}
 # A server may move, a machine may be larger: the same comes out.
 _OPERATION = ("url", "key_variable", "concurrency", "requests_per_minute", "timeout", "retries", "batch_size", "device",
               "prompts")
 _HARMLESS = {f"{section}.{key}" for section in ("Generator", "Judge", "Similarity.encoder") for key in _OPERATION}
+_WEIGHTS = (".safetensors", ".pdparams", ".bin")
+_SAMPLES, _SAMPLE = 256, 4096  # places in a file of weights, and bytes at each: another training changes all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +81,44 @@ def open_folder(recipe: PairsRecipe, shard: int, shards: int) -> Iterator[Opened
             stack.enter_context(_own(path, shard, shards))
             log = stack.enter_context(contextlib.closing(
                 RunFolder(path if shards == 1 else shard_folder(path, shard, shards))))
-            if settings.redo and (path / "config.yaml").exists():
-                forget(path, shard, shards, settings.redo)
-                log.say(f"{'、'.join(settings.redo)} 及其后各步的旧结果作废重做（Global.redo）；"
-                        "中断后续跑时请去掉这个键")
-            _refuse_differences(path, recipe)
-            inputs = _read_inputs(path)
-            reports, vocabulary = _reports(recipe, inputs, log)
-            source = Source(reports, settings.pairs, shard, shards, settings.seed)
-            inputs = _refuse_changes(path, recipe, inputs, source)
-            write_json(path / INPUTS, inputs)
-            write_text(path / "config.yaml", dump(recipe))
+            source, vocabulary = _set_up(path, recipe, shard, shards, log)
         yield Opened(path, log, source, vocabulary)
+
+
+def _set_up(path: Path, recipe: PairsRecipe, shard: int, shards: int, log: RunFolder) -> tuple[Source, str | None]:
+    """The reports and the path of their vocabulary; what this run may not go on with is refused or forgotten.
+
+    Nothing is forgotten before everything is seen to be in order: a mistake in one key costs no results.
+    """
+    settings = recipe.Global
+    different = _refuse_differences(path, recipe)
+    old = _read_inputs(path)
+    inputs = old | _inputs(recipe)
+    different |= _refuse_changes(path, recipe, old, inputs)
+    again = bool(settings.redo) and (path / "config.yaml").exists()
+    if again and "reports" in settings.redo:  # before they are written: after an interruption that is gone on with
+        _forget(path, shard, shards, settings.redo, log)
+        for name in ("reports", "report_recipe"):
+            old.pop(name, None)
+        write_json(path / INPUTS, old)
+    reports, vocabulary = _reports(recipe, old, log)
+    source = Source(reports, settings.pairs, shard, shards, settings.seed, vocabulary)
+    inputs |= {"reports": source.digest} | ({"report_recipe": old["report_recipe"]} if "report_recipe" in old else {})
+    different |= _refuse_changes(path, recipe, old, inputs)
+    if again and "reports" not in settings.redo:
+        # Rows of another recipe do not count for any shard, nor may those of shards that start later be mixed in.
+        _forget(path, *((0, 1) if different else (shard, shards)), settings.redo, log)
+    write_json(path / INPUTS, inputs)
+    write_text(path / "config.yaml", dump(recipe))
+    return source, vocabulary
+
+
+def _forget(path: Path, shard: int, shards: int, stages: Sequence[Stage], log: RunFolder) -> None:
+    forget(path, shard, shards, stages)
+    if min(map(STAGES.index, stages)) <= STAGES.index("draw"):
+        for name in (PAIRS, REJECTED):  # they would tell of images that are about to be drawn over
+            (path / name).unlink(missing_ok=True)
+    log.say(f"{'、'.join(stages)} 及其后各步的旧结果作废重做（Global.redo）；中断后续跑时请去掉这个键")
 
 
 def setting_up(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -112,38 +147,52 @@ def _forgotten(stage: str, recipe: PairsRecipe) -> bool:
     return any(STAGES.index(stage) >= STAGES.index(one) for one in recipe.Global.redo)
 
 
-def _refuse_differences(path: Path, recipe: PairsRecipe) -> None:
-    """Refuse to go on with rows that another recipe made."""
+def _refuse_differences(path: Path, recipe: PairsRecipe) -> set[str]:
+    """Refuse to go on with rows that another recipe made; returns the stages whose rows this run forgets instead."""
     if not (path / "config.yaml").exists():
         if any(has_rows(path, stage) for stage in FILES):
             raise UserError(f"{path}：有 {SHARDS} 而没有 config.yaml，不能接着做；请换一个 Global.output_dir")
-        return
+        return set()
+    found = set()
     for key in differences(path, recipe, _HARMLESS):
         if key in ("Global.task", "config.yaml"):
             raise UserError(f"Global.output_dir：{path} 里是别的任务的结果；请换一个目录")
         stage = next((stage for name, stage in _STAGE_OF.items() if f"{key}.".startswith(f"{name}.")), None)
-        if stage is not None and has_rows(path, stage) and not _forgotten(stage, recipe):
-            raise UserError(f"{key}：与 {path} 里已有的结果不同；{_ways_out(stage)}")
+        if stage is not None and has_rows(path, stage):
+            if not _forgotten(stage, recipe):
+                raise UserError(f"{key}：与 {path} 里已有的结果不同；{_ways_out(stage)}")
+            found.add(stage)
+    return found
 
 
 def _ways_out(stage: str) -> str:
     return f"请换一个 Global.output_dir，或用 -o Global.redo=[{stage}] 让这一步及其后各步重做"
 
 
-def _refuse_changes(path: Path, recipe: PairsRecipe, old: dict[str, str], source: Source) -> dict[str, str]:
-    """The digests of what the recipe names; refuses those that are not what earlier rows were made from."""
-    inputs = old | {"reports": source.digest}
-    prompts = (recipe.Judge or {}).get("prompts")
-    if "judge" in recipe.Global.stages and isinstance(prompts, str):
-        inputs["judge_prompts"] = _digest(Path(prompts))
-    if "similarity" in recipe.Global.stages:
+def _inputs(recipe: PairsRecipe) -> dict[str, str]:
+    """Digests of what the recipe names and the stages of this run use; the reports' is their source's."""
+    stages, inputs = recipe.Global.stages, {}
+    if "draw" in stages and getattr(find("generator", recipe.Generator.get("name"), "Generator"), "redraws", True):
+        inputs["generator"] = _weights_digest(recipe.Generator)
+    if "judge" in stages:
+        inputs["judge"] = _weights_digest(recipe.Judge)
+        if isinstance(recipe.Judge.get("prompts"), str):
+            inputs["judge_prompts"] = _digest(Path(recipe.Judge["prompts"]))
+    if "similarity" in stages:
+        inputs["encoder"] = _weights_digest(recipe.Similarity.encoder)
         inputs["bank"] = _digest(Path(recipe.Similarity.bank))
+    return {name: digest for name, digest in inputs.items() if digest}
+
+
+def _refuse_changes(path: Path, recipe: PairsRecipe, old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:
+    """Refuse what is not what earlier rows were made from; returns the stages whose rows this run forgets instead."""
+    found = set()
     for name, stage in _INPUT_STAGE.items():
-        first = "draw" if stage == "reports" else stage
-        changed = name in old and old[name] != inputs[name]
-        if changed and has_rows(path, first) and not _forgotten(first, recipe):
-            raise UserError(f"{path}：{name} 的内容与已有结果所用的不同；{_ways_out(first)}")
-    return inputs
+        if name in old and name in new and old[name] != new[name] and has_rows(path, stage):
+            if not _forgotten(stage, recipe):
+                raise UserError(f"{path}：{_INPUT_NAMES[name]}的内容与已有结果所用的不同；{_ways_out(stage)}")
+            found.add(stage)
+    return found
 
 
 def _read_inputs(path: Path) -> dict[str, str]:
@@ -162,7 +211,7 @@ def _reports(recipe: PairsRecipe, inputs: dict[str, str], log: RunFolder
              ) -> tuple[str | Component, str | None]:
     """Where the reports are and the path of their vocabulary, the reports written where they are to be."""
     if recipe.Reports.recipe is None:
-        return recipe.Reports.file or recipe.Reports.pairs, None
+        return recipe.Reports.file or recipe.Reports.pairs, recipe.Reports.vocabulary
     folder = Path(recipe.Global.output_dir) / REPORTS
     settings = recipe.Global
     overrides = [*recipe.Reports.overrides, f"Global.output_dir={json.dumps(str(folder), ensure_ascii=False)}"]
@@ -207,10 +256,41 @@ def _recipe_digest(reports: ReportsRecipe) -> str:
 def _digest(folder: Path) -> str:
     """SHA-256 over names and contents of the files in a folder; what is missing is told by who reads it."""
     hasher = hashlib.sha256()
-    with writing_to(folder):
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                hasher.update(f"{file.relative_to(folder).as_posix()}\n".encode())
-                hasher.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            hasher.update(f"{file.relative_to(folder).as_posix()}\n".encode())
+            content = hashlib.sha256()
+            for block in _blocks(file, range(0, file.stat().st_size, 2**20), 2**20):
+                content.update(block)
+            hasher.update(content.digest())
     return hasher.hexdigest()
 
+
+def _weights_digest(spec: Component) -> str:
+    """Tells the weights that a component's arguments name from others, or is empty where they name none.
+
+    Only some of each file is read: models have gigabytes, and every rank looks.
+    """
+    hasher, found = hashlib.sha256(), False
+    for key, value in sorted(spec.items()):
+        if key == "name" or key in _OPERATION or not isinstance(value, str) or not os.path.exists(value):
+            continue
+        place = Path(value)
+        for file in [place] if place.is_file() else sorted(place.rglob("*")):
+            if file.suffix in _WEIGHTS and file.is_file():
+                size, found = file.stat().st_size, True
+                hasher.update(f"{key} {os.path.relpath(file, place)} {size}\n".encode())
+                starts = sorted({size * part // _SAMPLES for part in range(_SAMPLES)} | {max(0, size - _SAMPLE)})
+                for block in _blocks(file, starts, _SAMPLE):
+                    hasher.update(block)
+    return hasher.hexdigest() if found else ""
+
+
+def _blocks(file: Path, starts: Iterable[int], size: int) -> Iterator[bytes]:
+    try:
+        with open(file, "rb") as stream:
+            for start in starts:
+                stream.seek(start)
+                yield stream.read(size)
+    except OSError as error:
+        raise UserError(f"无法读取 {file}：{error.strerror or error}") from None

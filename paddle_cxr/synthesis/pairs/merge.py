@@ -9,13 +9,11 @@ from typing import Any, TextIO
 
 from paddle_cxr.files import remove_leftovers, write_atomic
 from paddle_cxr.synthesis.pairs.decision import Outlook, Policy
-from paddle_cxr.synthesis.pairs.folder import Opened, setting_up
+from paddle_cxr.synthesis.pairs.folder import PAIRS, REJECTED, Opened, setting_up
 from paddle_cxr.synthesis.pairs.schema import PairsRecipe
 from paddle_cxr.synthesis.pairs.source import Order
 from paddle_cxr.synthesis.pairs.store import Rows, Store
 from paddle_cxr.synthesis.pairs.summary import Tally, write_summary
-
-PAIRS, REJECTED = "pairs.jsonl", "rejected.jsonl"
 
 
 def merge(recipe: PairsRecipe, opened: Opened, shards: int) -> bool:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from paddle_cxr.config import explained
-from paddle_cxr.cpu import available_cores
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_atomic
-from paddle_cxr.synthesis.engines import engine_of
+from paddle_cxr.synthesis.division import division, ranks_here
+from paddle_cxr.synthesis.engines import engine_of, workers_for
 from paddle_cxr.synthesis.pairs.decision import Outlook, Policy
 from paddle_cxr.synthesis.pairs.folder import Opened, open_folder
 from paddle_cxr.synthesis.pairs.merge import merge
 from paddle_cxr.synthesis.pairs.schema import PairsGlobal, PairsRecipe, check_recipe
-from paddle_cxr.synthesis.pairs.stages import PHANTOMS, TASKS, Row, Task
+from paddle_cxr.synthesis.pairs.stages import PHANTOMS, TASKS, Row, Task, lost_image
 from paddle_cxr.synthesis.pairs.store import Key, Store, image_path
 from paddle_cxr.synthesis.progress import Progress
+from paddle_cxr.synthesis.quality.bank import check_bank
 from paddle_cxr.synthesis.schema import load_recipe
 
 
@@ -31,39 +31,35 @@ def synthesize_pairs(arguments: argparse.Namespace) -> int:
     recipe, origins = load_recipe(arguments.config, arguments.override, PairsRecipe)
     with explained(origins):
         check_recipe(recipe)
-        shard, shards = division(recipe.Global)
+        _check_bank(recipe)
+        shard, shards = division(recipe.Global.shard, recipe.Global.shards)
         with open_folder(recipe, shard, shards) as opened:
             store = Store(opened.path, shard, shards)
             store.begin()
-            with _saying_what_is_saved(opened.log):
+            with _saying_what_is_saved(opened.log, recipe.Global):
                 Run(recipe, opened, store).all_steps()
                 merge(recipe, opened, shards)
     return 0
 
 
-def division(settings: PairsGlobal) -> tuple[int, int]:
-    """(shard, shards): as the recipe says, or each rank of ``paddle.distributed.launch`` one shard.
-
-    Raises:
-        UserError: both.
-    """
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in
-                   (("PADDLE_TRAINER_ID", 0), ("PADDLE_TRAINERS_NUM", 1)))
-    if ranks == 1:
-        return settings.shard, settings.shards
-    if settings.shards > 1:
-        raise UserError(f"Global.shards：用 paddle.distributed.launch 启动了 {ranks} 个进程，每个就是一片；"
-                        "请去掉 Global.shards 和 Global.shard")
-    return rank, ranks
+def _check_bank(recipe: PairsRecipe) -> None:
+    """See that there are known-bad images before reports are written and images drawn for hours."""
+    if "similarity" in recipe.Global.stages:
+        try:
+            check_bank(recipe.Similarity.bank)
+        except UserError as error:
+            raise UserError(f"Similarity.bank：{error}，或从 Global.stages 去掉 similarity") from None
 
 
 @contextlib.contextmanager
-def _saying_what_is_saved(log: RunFolder) -> Iterator[None]:
+def _saying_what_is_saved(log: RunFolder, settings: PairsGlobal) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, UserError):
+        keys = [f"Global.{key}" for key, given in (("redo", settings.redo), ("resume", not settings.resume)) if given]
+        how = f"去掉 {'、'.join(keys)} 再运行就接着做" if keys else "再运行同一条命令就接着做"
         with contextlib.suppress(UserError):  # on a full disk the log cannot be written either
-            log.say("已停下；做完的都已保存，再运行同一条命令就接着做")
+            log.say(f"已停下；做完的都已保存，{how}")
         raise
 
 
@@ -137,27 +133,19 @@ class Run:
         return True
 
     def _workers(self, task: Task) -> int | Literal["auto"]:
-        """Processes: as asked, or one a core; 1 where the component is not made to be made in several.
-
-        On Ray who asks for several workers means several machines or GPUs, each with a model of its own.
-        """
-        settings, many = self.recipe.Global, task.many_processes(self.recipe)
-        if settings.engine == "ray":
-            return settings.workers if many or settings.workers != "auto" else 1
-        if not many:
-            return 1
-        return available_cores() if settings.workers == "auto" else settings.workers
+        """Processes for a stage."""
+        settings = self.recipe.Global
+        return workers_for(settings, settings.workers, task.many_processes(self.recipe), ranks_here())
 
     def _input(self, stage: str, key: Key) -> Any:
-        """What a worker gets: a request to draw, or the PNG file to look at."""
+        """What a worker gets: a request to draw, or the PNG file to look at and its name."""
         if stage == "draw":
             return self.source.request(*key)
         file = self.opened.path / self.store.rows.drawn[key].image
         try:
-            return file.read_bytes()
+            return str(file), file.read_bytes()
         except OSError as error:
-            raise UserError(f"读不到画好的图 {file}（{error.strerror}）；请找回它，或用 -o Global.redo=[draw] 全部重画"
-                            ) from None
+            raise lost_image(str(file), error.strerror or str(error)) from None
 
     def _save(self, stage: str, keys: Sequence[Key], rows: Sequence[Row]) -> None:
         """Keep a chunk: the images first, so that a row never tells of one that is not there."""

@@ -13,7 +13,9 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.registry import build
 from paddle_cxr.schema import Component
 from paddle_cxr.synthesis.corpora import Report, read_corpus
+from paddle_cxr.synthesis.entities import Key
 from paddle_cxr.synthesis.generators.base import ImageRequest
+from paddle_cxr.synthesis.vocabulary import Vocabulary, load_vocabulary
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PRESENT = ("abnormality", "disease")
@@ -25,12 +27,14 @@ class Order:
 
     Attributes:
         told: labels and side that a data set of pairs gives, where the reports are one's.
+        normal: see :func:`normal_things`.
     """
 
     number: int
     id: str
     report: Report
     told: tuple[dict[str, int | None], str | None] = ({}, None)
+    normal: frozenset[str] = frozenset()
 
     @property
     def entities(self) -> list[dict[str, str]]:
@@ -39,16 +43,24 @@ class Order:
 
     @property
     def labels(self) -> dict[str, int | None]:
-        """finding → 1 where the report names it, 0 where it is denied or normal, None where it says both."""
+        """finding → 1 where the report names it, 0 where it denies it, None where it says both.
+
+        What is normal in itself ("clear lungs") is no finding that could be absent, and has no label.
+        """
         found: dict[str, int | None] = dict(self.told[0])
         for id_, type_ in sorted(self.report.entities or ()):
-            if type_ != "anatomy":
+            if type_ != "anatomy" and id_ not in self.normal:
                 value = int(type_ in _PRESENT)
                 found[id_] = value if found.get(id_, value) == value else None
         return found
 
 
-def read_orders(reports: str | Component) -> Iterator[Order]:
+def normal_things(vocabulary: Vocabulary) -> frozenset[str]:
+    """Ids of what is normal in itself ("clear lungs"), unlike what a report denies ("no effusion")."""
+    return frozenset(entity.id for entity in vocabulary if entity.type.startswith("non-") and not entity.denies)
+
+
+def read_orders(reports: str | Component, normal: frozenset[str] = frozenset()) -> Iterator[Order]:
     """An order for each report of a corpus (:mod:`paddle_cxr.synthesis.corpora`), or of a data set of pairs.
 
     A report's id becomes the pair's and names its images; one that could not be a file's name is replaced by the
@@ -64,7 +76,7 @@ def read_orders(reports: str | Component) -> Iterator[Order]:
         if identity.lower() in seen:
             raise UserError(f"{report.where}：id {identity} 已经用过（不分大小写）；每份报告要有不同的 id")
         seen.add(identity.lower())
-        yield Order(number, identity, report, told)
+        yield Order(number, identity, report, told, normal)
 
 
 def _reports(reports: str | Component) -> Iterator[tuple[Report, tuple[dict[str, int | None], str | None]]]:
@@ -87,6 +99,7 @@ class Source:
         limit: only so many of the first reports, or None.
         shard, shards: keep the requests of pairs ``shard``, ``shard + shards`` …
         seed: of the run.
+        vocabulary: the file that the reports' entities come from; None is the shipped one.
 
     Attributes:
         count: pairs over all shards.
@@ -97,12 +110,15 @@ class Source:
         UserError: no reports, and what :func:`read_orders` raises.
     """
 
-    def __init__(self, reports: str | Component, limit: int | None, shard: int, shards: int, seed: int) -> None:
+    def __init__(self, reports: str | Component, limit: int | None, shard: int, shards: int, seed: int,
+                 vocabulary: str | None = None) -> None:
         self.reports, self.limit, self._seed = reports, limit, seed
+        self._normal = normal_things(load_vocabulary(vocabulary))
         self._ids: dict[int, str] = {}
-        self._kept: dict[int, tuple[str, tuple[dict[str, Any], ...]]] = {}
+        self._kept: dict[int, tuple[str, tuple[Key, ...]]] = {}
         self.count, self.without_entities = 0, ""
         hasher = hashlib.sha256()
+        keys: dict[Key, Key] = {}  # each once: 200,000 reports have millions of mentions
         for order in read_orders(reports):
             line = [order.id, *order.report.texts, order.entities, order.report.writer]
             hasher.update(json.dumps(line).encode())
@@ -113,7 +129,8 @@ class Source:
                 self.without_entities = self.without_entities or order.report.where
             if order.number % shards == shard:
                 self._ids[order.number] = order.id
-                self._kept[order.number] = order.report.impression, tuple(order.entities)
+                own = tuple(keys.setdefault(key, key) for key in sorted(order.report.entities or ()))
+                self._kept[order.number] = order.report.impression, own
         self.digest = hasher.hexdigest()
         if not self.count:
             raise UserError(f"Reports：{reports} 里一份报告也没有")
@@ -128,13 +145,14 @@ class Source:
 
     def request(self, number: int, attempt: int) -> ImageRequest:
         """What the generator is asked for at attempt ``attempt`` (from 0)."""
-        prompt, entities = self._kept[number]
+        prompt, keys = self._kept[number]
         identity = self._ids[number]
+        entities: tuple[dict[str, Any], ...] = tuple({"id": id_, "type": type_} for id_, type_ in keys)
         return ImageRequest(identity, prompt, drawing_seed(self._seed, identity, attempt), entities)
 
     def orders(self) -> Iterator[Order]:
         """All orders of the run, read again."""
-        for order in read_orders(self.reports):
+        for order in read_orders(self.reports, self._normal):
             if self.limit is not None and order.number >= self.limit:
                 return
             yield order

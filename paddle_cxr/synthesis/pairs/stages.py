@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_cxr.errors import UserError
 from paddle_cxr.registry import build, find
 from paddle_cxr.synthesis.encoders import Encoder
 from paddle_cxr.synthesis.generators.base import Generator, ImageRequest
@@ -23,6 +24,7 @@ from paddle_cxr.synthesis.similarity import Bank
 from paddle_cxr.synthesis.vocabulary import load_vocabulary
 
 Row = dict[str, Any]
+Picture = tuple[str, bytes]  # a PNG file: its name, for messages, and what is in it
 
 
 def prepare_draw(recipe: PairsRecipe, vocabulary: str | None) -> Generator:
@@ -45,14 +47,14 @@ def prepare_judge(recipe: PairsRecipe, _: str | None) -> Judge:
     return build("judge", recipe.Judge, "Judge")
 
 
-def judge(judge_: Judge, pngs: Sequence[bytes]) -> list[Row]:
+def judge(judge_: Judge, files: Sequence[Picture]) -> list[Row]:
     """A row of ``judged.jsonl`` for each picture.
 
     What a judge counts as its errors in this chunk is noted in the chunk's first row.
     """
     before = dict(getattr(judge_, "errors", {}))
     rows: list[Row] = [{"judge": judge_.title, "answers": {name: asdict(answer) for name, answer in verdict.items()}}
-                       for verdict in judge_.judge([decode(png) for png in pngs])]
+                       for verdict in judge_.judge([decode(*file) for file in files])]
     errors = {kind: count - before.get(kind, 0) for kind, count in getattr(judge_, "errors", {}).items()}
     if any(errors.values()):
         rows[0]["errors"] = {kind: count for kind, count in errors.items() if count}
@@ -65,12 +67,12 @@ def prepare_similarity(recipe: PairsRecipe, _: str | None) -> tuple[Encoder, Ban
     return encoder, read_bank(recipe.Similarity.bank, encoder.title, encoder.dim, probe_of(encoder))
 
 
-def compare(tools: tuple[Encoder, Bank], pngs: Sequence[bytes]) -> list[Row]:
+def compare(tools: tuple[Encoder, Bank], files: Sequence[Picture]) -> list[Row]:
     """A row of ``compared.jsonl`` for each picture."""
     encoder, bank = tools
     # One by one: in a batch the last digits depend on the neighbours, and with them what is kept on the chunks.
     # The time is in drawing, not here.
-    features = np.concatenate([encoder.encode([decode(png)]) for png in pngs])
+    features = np.concatenate([encoder.encode([decode(*file)]) for file in files])
     nearest = bank.nearest(features)
     return [{"similarity": round(float(value), 6), "nearest": int(index), "encoder": encoder.title}
             for value, index in zip(nearest.similarity, nearest.index, strict=True)]
@@ -106,9 +108,17 @@ def encode(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode(png: bytes) -> np.ndarray:
-    """The inverse of :func:`encode`."""
+def decode(name: str, png: bytes) -> np.ndarray:
+    """The inverse of :func:`encode`; raises :class:`UserError` for a file that is no whole picture."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
-        return np.array(picture)
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+            return np.array(picture)
+    except Exception as error:  # of many classes, as Pillow's readers raise them
+        raise lost_image(name, f"文件损坏：{str(error)[:80]}") from None
+
+
+def lost_image(name: str, why: str) -> UserError:
+    """What to do about a drawing whose file is gone or broken."""
+    return UserError(f"读不到画好的图 {name}（{why}）；请找回它，或用 -o Global.redo=[draw] 全部重画")

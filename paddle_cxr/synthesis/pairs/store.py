@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_cxr.errors import UserError
+from paddle_cxr.files import writing_to
 from paddle_cxr.synthesis.lines import append_lines, cut_broken_end
 from paddle_cxr.synthesis.quality.base import QUESTIONS, Answer, Verdict
 from paddle_cxr.synthesis.quality.rules import answered
@@ -184,6 +185,8 @@ def forget(output: Path, shard: int, shards: int, stages: Iterable[str]) -> None
     stage = min(stages, key=_ORDER.index)
     version = 1 + max((one.version for one in _forgotten(output)), default=0)
     folder = shard_folder(output, shard, shards)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     cut_broken_end(folder / REDO)
     append_lines(folder / REDO, json.dumps({"stage": stage, "version": version}) + "\n")
 

@@ -12,7 +12,7 @@ from typing import Any
 from paddle_cxr import __version__
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.synthesis.pairs.decision import UNJUDGED, Outlook
-from paddle_cxr.synthesis.pairs.figures import Sheet, draw_figures
+from paddle_cxr.synthesis.pairs.figures import Sheet, Spread, draw_figures
 from paddle_cxr.synthesis.pairs.folder import Opened
 from paddle_cxr.synthesis.pairs.schema import PairsRecipe
 from paddle_cxr.synthesis.pairs.source import Order
@@ -22,6 +22,7 @@ from paddle_cxr.synthesis.quality.base import QUESTIONS
 _REASONS = 20
 _STEPS = {"reports": "报告（reports）", "drawn": "第一次就画出（drawn）", "judged": "第一次通过六问（judge）",
           "similarity": "第一次不像坏图（similarity）", "redrawn": "重画后收下（redrawn）", "pairs": "图文对（pairs）"}
+_FAILED = {"judge": "六问", "similarity": "像坏图", UNJUDGED: "没答上"}  # on a contact sheet
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Tally:
         reports: all of them.
         drawn, judged: those whose first drawing came about; passed the judge.
         first, pairs: those whose first drawing was accepted; any drawing was.
-        again: pairs that were drawn more than once.
+        again: pairs that were drawn more than once; waiting: pairs that may be drawn (again), but not by this run.
         drawings: all that were decided.
         cut_prompts, cut_tokens: prompts that were longer than the text encoder takes, and by how much.
         by_attempt: (attempt, stage failed at, or empty) → drawings.
@@ -47,6 +48,7 @@ class Tally:
     first: int = 0
     pairs: int = 0
     again: int = 0
+    waiting: int = 0
     drawings: int = 0
     cut_prompts: int = 0
     cut_tokens: int = 0
@@ -55,8 +57,8 @@ class Tally:
     generators: Counter[str] = field(default_factory=Counter)
     judges: Counter[str] = field(default_factory=Counter)
     encoders: Counter[str] = field(default_factory=Counter)
-    accepted: list[Sheet] = field(default_factory=list)
-    refused: list[Sheet] = field(default_factory=list)
+    accepted: Spread = field(default_factory=Spread)
+    refused: Spread = field(default_factory=Spread)
 
     @property
     def demo(self) -> bool:
@@ -74,6 +76,7 @@ class Tally:
         self.first += first == ""
         self.pairs += outlook.accepted
         self.again += len(outlook.attempts) > 1
+        self.waiting += outlook.waits
         cut = 0
         for attempt in outlook.attempts:
             key = order.number, attempt.number
@@ -96,11 +99,13 @@ class Tally:
     def _sheet(self, order: Order, failed: str, reason: str, drawing: Drawing) -> None:
         if not drawing.image:
             return
-        present = "、".join(one for one, value in order.labels.items() if value) or "无异常（no finding）"
         if failed:
-            self.refused.append(Sheet(drawing.image, order.id, reason, failed))
-        else:
-            self.accepted.append(Sheet(drawing.image, order.id, present))
+            self.refused.add(Sheet(drawing.image, f"{_FAILED.get(failed, failed)}：{order.id}", reason))
+            return
+        labels = order.labels
+        present = "、".join(one for one, value in labels.items() if value)
+        nothing = "无异常（no finding）" if labels else order.report.impression
+        self.accepted.add(Sheet(drawing.image, order.id, present or nothing))
 
 
 def _kinds(failed: str, reason: str) -> list[str]:
@@ -108,7 +113,7 @@ def _kinds(failed: str, reason: str) -> list[str]:
     if failed == "judge":
         questions = (part.partition(": ")[0] for part in reason.split("；"))
         return [f"judge: {question}" for question in questions if question in QUESTIONS]
-    return [f"draw: {reason[:80]}"] if failed == "draw" else [failed]
+    return [f"draw: {' '.join(reason.split())[:80]}"] if failed == "draw" else [failed]
 
 
 def write_summary(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows) -> None:
@@ -117,13 +122,15 @@ def write_summary(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows)
     metrics = _metrics(recipe, opened, tally, rows)
     write_json(path / "metrics.json", metrics)
     write_text(path / "summary.md", _markdown(recipe, metrics, tally))
-    draw_figures(path, [(_STEPS[name], count) for name, count in metrics["waterfall"].items()], tally.accepted,
-                 tally.refused, demo=tally.demo)
+    steps = [(_STEPS[name], count) for name, count in metrics["waterfall"].items() if name != "redrawn"]
+    draw_figures(path, steps, tally.accepted, tally.refused, demo=tally.demo)
     say = opened.log.say
     say("，".join(f"{_STEPS[name]} {count}" for name, count in metrics["waterfall"].items())
         + f"；共画 {tally.drawings} 张，{tally.again} 对重画过")
     for kind, count in rows.errors.most_common():
-        say(f"!! 裁判没有答上的问题：{count} 个，原因：{kind}")
+        say(f"!! 裁判没有答上的问题：{count} 个（累计，后来答上的也在内），原因：{kind}")
+    if tally.waiting:
+        say(f"!! {tally.waiting} 对等着画或重画（现在算作被拒）：把 draw 写进 Global.stages 再运行")
     if tally.cut_prompts:
         say(f"!! {tally.cut_prompts} 份 IMPRESSION 比文本编码器能读的长，共截去 {tally.cut_tokens} 个词元（token）")
     unjudged = tally.reasons[UNJUDGED]
@@ -137,9 +144,9 @@ def write_summary(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows)
 
 def _metrics(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows) -> dict[str, Any]:
     stages = recipe.Global.stages
+    judged, compared = "judge" in stages or tally.judges, "similarity" in stages or tally.encoders
     waterfall = {"reports": tally.reports, "drawn": tally.drawn,
-                 **({"judged": tally.judged} if "judge" in stages else {}),
-                 **({"similarity": tally.first} if "similarity" in stages else {}),
+                 **({"judged": tally.judged} if judged else {}), **({"similarity": tally.first} if compared else {}),
                  "redrawn": tally.pairs - tally.first, "pairs": tally.pairs}
     attempts = []
     for number in range(1 + max((attempt for attempt, _ in tally.by_attempt), default=-1)):
@@ -155,9 +162,9 @@ def _metrics(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows) -> d
         "seed": recipe.Global.seed, "stages": [stage for stage in stages], "reports_digest": opened.source.digest,
         "generator": sorted(tally.generators), "judge": sorted(tally.judges), "encoder": sorted(tally.encoders),
         "drop": recipe.Rules.drop,
-        "threshold": recipe.Similarity.threshold if "similarity" in stages else None,
+        "threshold": recipe.Similarity.threshold if compared and recipe.Similarity else None,
         "waterfall": waterfall, "rejected": tally.reports - tally.pairs, "drawings": tally.drawings,
-        "drawn_again": tally.again, "attempts": attempts,
+        "drawn_again": tally.again, "waiting": tally.waiting, "attempts": attempts,
         "reasons": dict(sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))[:_REASONS]),
         "judge_errors": dict(sorted(rows.errors.items())),
         "tokens_cut": {"prompts": tally.cut_prompts, "tokens": tally.cut_tokens}}
@@ -188,8 +195,11 @@ def _markdown(recipe: PairsRecipe, metrics: dict[str, Any], tally: Tally) -> str
                   *(f"| {reason.replace('|', '/')} | {count} |" for reason, count in metrics["reasons"].items())]
     cut = metrics["tokens_cut"]
     lines += ["", "## 要留意的", "",
+              *([f"- 等着画或重画：{metrics['waiting']} 对（现在算作被拒；把 draw 写进 Global.stages 再运行）"]
+                if metrics["waiting"] else []),
               f"- IMPRESSION 比文本编码器能读的长：{cut['prompts']} 份，截去 {cut['tokens']} 个词元（token）",
-              *(f"- 裁判没有答上的问题：{count} 个（{kind}）" for kind, count in metrics["judge_errors"].items()), "",
+              *(f"- 裁判没有答上的问题（累计，后来答上的也在内）：{count} 个（{kind}）"
+                for kind, count in metrics["judge_errors"].items()), "",
               "## 收下的图（accepted）", "", "![收下的图](accepted.png)", "",
               "## 没有通过的图及原因（rejected）", "", "![没有通过的图](rejected.png)"]
     return "\n".join(lines) + "\n"

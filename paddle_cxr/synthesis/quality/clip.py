@@ -6,7 +6,6 @@ by PaddleNLP; what is read from the folder is read here, by name and shape, and 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +15,8 @@ import pydantic
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
-from paddle_cxr.quiet import import_paddle
-from paddle_cxr.synthesis.device import use_device
+from paddle_cxr.quiet import import_paddle, importing
+from paddle_cxr.synthesis.device import enough_memory, use_device
 from paddle_cxr.synthesis.encoders import CONFIG, PREPROCESSING, ImagePreprocessing, read_json_as
 from paddle_cxr.synthesis.model_folder import WEIGHTS, require_files
 from paddle_cxr.weights import apply_weights, load_weights
@@ -120,7 +119,9 @@ class Clip:
                             f"{size} 不符；两个文件不属于同一个模型，请重新下载整个文件夹")
         self.title, self._file = path.resolve().name, path / weights
         import_paddle()
-        nlp = _paddlenlp()
+        with importing("LocalJudge 需要 PaddleNLP",
+                       "请运行 pip install -e \".[nlp]\"，或改用 MeasuredJudge、ChatJudge"):
+            import paddlenlp.transformers as nlp
         self._tokenizer = _tokenizer(nlp, path)
         self.longest = config.text_config.max_position_embeddings
         if len(self._tokenizer) > config.text_config.vocab_size:
@@ -158,7 +159,7 @@ class Clip:
         import paddle
 
         pixels = np.stack([self._preprocess(image) for image in images])
-        with paddle.no_grad():
+        with paddle.no_grad(), enough_memory("Judge.batch_size", "请把它改小；重新运行同一条命令就接着算"):
             return self._directions(self._model.get_image_features(paddle.to_tensor(pixels)).numpy())
 
     def _directions(self, vectors: np.ndarray) -> np.ndarray:
@@ -169,17 +170,6 @@ class Clip:
         if not np.isfinite(values).all():
             raise UserError(f"{self._file}：算出的特征（feature）含 NaN 或无穷大，权重可能已损坏；请重新下载")
         return values
-
-
-def _paddlenlp() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import paddlenlp.transformers
-    except Exception as error:  # beside releases it does not know, it fails in many ways
-        raise UserError(f"LocalJudge 需要 PaddleNLP，但导入失败（{one_line(error)}）；"
-                        "请运行 pip install -e \".[nlp]\"，或改用 MeasuredJudge、ChatJudge") from None
-    return paddlenlp.transformers
 
 
 def _tokenizer(nlp: Any, folder: Path) -> Any:

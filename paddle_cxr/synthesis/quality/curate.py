@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr.config import explained
-from paddle_cxr.cpu import available_cores
 from paddle_cxr.engine.continuing import differences, dump
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.errors import UserError
@@ -30,7 +29,8 @@ from paddle_cxr.files import write_json, write_text, writing_to
 from paddle_cxr.registry import build, check, find
 from paddle_cxr.schema import Component
 from paddle_cxr.synthesis.connection import check_url, check_variable
-from paddle_cxr.synthesis.engines import EngineKeys, engine_of
+from paddle_cxr.synthesis.division import division, ranks_here
+from paddle_cxr.synthesis.engines import EngineKeys, engine_of, workers_for
 from paddle_cxr.synthesis.locks import Taken, locked
 from paddle_cxr.synthesis.progress import Progress
 from paddle_cxr.synthesis.quality import parts
@@ -45,7 +45,8 @@ from paddle_cxr.synthesis.schema import load_recipe
 INPUTS = "inputs.json"
 _AT_ONCE = 32  # images in memory; a judge that answers several requests at once gets twice as many as it takes
 # May differ between a run and its continuation: what the verdicts and features say does not depend on them.
-_HARMLESS = {"Global.stages", "Global.shard", "Global.shards", *(f"Global.{key}" for key in EngineKeys.model_fields),
+_HARMLESS = {"Global.stages", "Global.shard", "Global.shards", "Global.ask_again",
+             *(f"Global.{key}" for key in EngineKeys.model_fields),
              "Images.kind", "Images.fallback", "Rules", "Similarity", "Judge.prompts", "Judge.url",
              "Judge.key_variable", "Judge.concurrency", "Judge.requests_per_minute", "Judge.timeout", "Judge.retries",
              "Judge.batch_size", "Judge.device"}
@@ -68,16 +69,15 @@ def curate(arguments: argparse.Namespace) -> None:
         with writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
         images = list_images(recipe.Images, output)
-        _claim(output, recipe, images)
+        with locked(output / ".lock", lambda: None):  # shards may start together
+            _claim(output, recipe, images)
         Curation(recipe, images).run()
 
 
 def check_recipe(recipe: CurationRecipe) -> None:
     """What needs no image is refused before hours of work; raises :class:`UserError`."""
     settings, similarity = recipe.Global, recipe.Similarity
-    if settings.shard >= settings.shards:
-        raise UserError(f"Global.shard：{settings.shard} 不在 0–{settings.shards - 1} 之内"
-                        f"（Global.shards={settings.shards}）")
+    division(settings.shard, settings.shards)
     if settings.workers != "auto" and not 1 <= settings.workers <= MOST_WORKERS:
         raise UserError(f"Global.workers：应不小于 1，不大于 {MOST_WORKERS}，现在是 {settings.workers}")
     check("judge", recipe.Judge, "Judge")
@@ -165,8 +165,9 @@ class Curation:
         self.recipe, self.images = recipe, images
         settings = recipe.Global
         self.output = Path(settings.output_dir)
-        self.part = self.output / parts.PARTS / f"{settings.shard}of{settings.shards}"
-        self.own = range(*(len(images) * i // settings.shards for i in (settings.shard, settings.shard + 1)))
+        shard, self.shards = division(settings.shard, settings.shards)
+        self.part = self.output / parts.PARTS / f"{shard}of{self.shards}"
+        self.own = range(*(len(images) * i // self.shards for i in (shard, shard + 1)))
         self.started = time.monotonic()
 
     def run(self) -> None:
@@ -197,10 +198,8 @@ class Curation:
         folder.say(f"{self.images.name}：{len(self.images)} 张图{share}；裁判 {self.recipe.Judge['name']}")
 
     def _judge(self, folder: RunFolder) -> None:
-        done = np.zeros(len(self.images), bool)
-        for number, _ in parts.read_verdicts(self.output, self.images.files):
-            done[number] = True
-        judge = self.recipe.Judge
+        judged, judge = read_judged(self.output, self.images, self.recipe.Rules), self.recipe.Judge
+        done = judged.done & ~judged.undecided if self.recipe.Global.ask_again else judged.done
         self._compute(folder, "判断（judge）", done, judge_some, build_judge, (judge,), self._workers(),
                       lambda records: parts.add_verdicts(self.part, records))
 
@@ -218,7 +217,7 @@ class Curation:
         if "judge" not in self.recipe.Global.stages:
             return np.ones(len(self.images), bool)
         judged = read_judged(self.output, self.images, self.recipe.Rules)
-        alone = self.recipe.Global.shards == 1 and self.recipe.Similarity.bank is None
+        alone = self.shards == 1 and self.recipe.Similarity.bank is None
         if alone and not judged.known_bad.any():
             return np.zeros(len(self.images), bool)
         return judged.known_bad | (judged.reading & ~judged.failed)
@@ -245,11 +244,10 @@ class Curation:
 
     def _workers(self) -> int | str:
         settings = self.recipe.Global
-        if settings.workers != "auto" or settings.engine != "local":
+        if settings.workers != "auto":
             return settings.workers
-        # A judge that says so is made in every process; others are a model, or a server that answers many at once.
         many = getattr(find("judge", self.recipe.Judge["name"], "Judge"), "many_processes", False)
-        return available_cores() if many else 1
+        return workers_for(settings, "auto", many, ranks_here())
 
     def _decide(self, folder: RunFolder) -> None:
         decision = decide(self.output, self.images, self.recipe, folder.say)

@@ -11,17 +11,19 @@ import numpy as np
 from PIL import Image
 
 from paddle_cxr import __version__
+from paddle_cxr.data.lines import json_lines
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.evaluation.report import write_table
 from paddle_cxr.files import write_atomic, write_json, write_text
-from paddle_cxr.plots.quality import SYNTHETIC_IMAGES, Dropped, plot_dropped, plot_waterfall
+from paddle_cxr.plots.gallery import plot_sheet
+from paddle_cxr.plots.quality import plot_waterfall
 from paddle_cxr.plots.similarity import plot_similarity
-from paddle_cxr.plots.style import DEMO_LINE
+from paddle_cxr.plots.style import DEMO_LINE, SYNTHETIC_IMAGES
 from paddle_cxr.synthesis.quality.bank import write_bank
 from paddle_cxr.synthesis.quality.base import QUESTIONS
 from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe
 from paddle_cxr.synthesis.quality.decision import JUDGED, KEPT, SIMILAR, STAGES, UNREADABLE, Decision
-from paddle_cxr.synthesis.quality.images import ImageSet, json_lines, read
+from paddle_cxr.synthesis.quality.images import RECORD, ImageSet, read
 from paddle_cxr.synthesis.similarity import THRESHOLD
 
 SHOWN, THUMBNAIL = 36, 256  # images of a contact sheet, and the pixels of their longer side
@@ -47,7 +49,7 @@ def write_decision(folder: RunFolder, recipe: CurationRecipe, images: ImageSet, 
     _write_lists(path, images, decision)
     waterfall = _waterfall(recipe, decision)
     plot_waterfall([(label, left) for _, label, left in waterfall], path / "waterfall.png", line=line)
-    plot_dropped(list(_sheet(images, decision)), int((decision.stage != KEPT).sum()), path / "dropped.png", line=line)
+    _plot_dropped(images, decision, path / "dropped.png", line)
     if "similarity" in recipe.Global.stages:
         shutil.rmtree(path / "bank", ignore_errors=True)
     if compared is not None:
@@ -68,7 +70,8 @@ def _say(folder: RunFolder, recipe: CurationRecipe, decision: Decision, waterfal
                + f"（{' → '.join(label for _, label, _ in waterfall)}）")
     undecided = int(decision.judged.undecided.sum())
     if undecided:
-        folder.say(f"!! {undecided} 张图裁判一问也没有回答，留下并列在 undecided.csv")
+        folder.say(f"!! {undecided} 张图裁判一问也没有回答，不因六问去掉，列在 undecided.csv；"
+                   "要重问用 -o Global.ask_again=true")
     compared = decision.compared
     if compared is not None and compared.suggested is not None and recipe.Similarity.encoder["name"] != "RadDino" \
             and recipe.Similarity.threshold == THRESHOLD:
@@ -90,7 +93,8 @@ def _write_lists(path: Path, images: ImageSet, decision: Decision) -> None:
         [images.files[n], STAGES[int(decision.stage[n])], decision.reasons.get(int(n), ""), *_nearest(decision, n)]
         for n in np.flatnonzero(decision.stage != KEPT)))
     if len(undecided):
-        write_table(path / "undecided.csv", ["file"], ([images.files[n]] for n in undecided))
+        write_table(path / "undecided.csv", ["file", "reason"], (
+            [images.files[n], decision.judged.unanswered.get(int(n), "")] for n in undecided))
     if images.pairs is not None:
         write_atomic(path / "pairs.jsonl", lambda temporary: _copy_pairs(images, decision, temporary))
 
@@ -109,7 +113,7 @@ def _copy_pairs(images: ImageSet, decision: Decision, file: Path) -> None:
 
     kept = {name for name, stage in zip(images.files, decision.stage, strict=True) if stage == KEPT}
     with open(file, "wb") as out:
-        for where, raw, record in json_lines(images.pairs):
+        for where, raw, record in json_lines(images.pairs, RECORD):
             if inside(record[images.column], where) in kept:
                 out.write(raw.rstrip(b"\r\n") + b"\n")
 
@@ -127,8 +131,16 @@ def _waterfall(recipe: CurationRecipe, decision: Decision) -> list[tuple[str, st
     return rows
 
 
-def _sheet(images: ImageSet, decision: Decision) -> Iterator[Dropped]:
-    """Pictures of dropped images, as many of either filter as fit, evenly spread over the data set."""
+def _plot_dropped(images: ImageSet, decision: Decision, file: Path, line: str) -> None:
+    """A contact sheet of dropped images, each with the filter that dropped it and why."""
+    shown = list(_sheet(images, decision))
+    plot_sheet([picture for picture, _, _ in shown], [reason for _, _, reason in shown], file,
+               title=f"被去掉的图像（dropped）：{len(shown)} / {int((decision.stage != KEPT).sum())} 张",
+               names=[name for _, name, _ in shown], demo=bool(line), line=line or DEMO_LINE)
+
+
+def _sheet(images: ImageSet, decision: Decision) -> Iterator[tuple[np.ndarray, str, str]]:
+    """(picture, filter and file, why) of dropped images, as many of either filter as fit, evenly over the data set."""
     by_stage = [np.flatnonzero(decision.stage == stage) for stage in (JUDGED, SIMILAR)]
     shares = [min(len(numbers), max(SHOWN // 2, SHOWN - len(other)))
               for numbers, other in zip(by_stage, by_stage[::-1], strict=True)]
@@ -137,7 +149,7 @@ def _sheet(images: ImageSet, decision: Decision) -> Iterator[Dropped]:
             picture = read(images.root / images.files[n])
             if not isinstance(picture, str):
                 reason = decision.reasons.get(int(n), "").removeprefix("similarity: ")
-                yield Dropped(_small(picture), images.files[n], _SHORT[int(decision.stage[n])], reason)
+                yield _small(picture), f"{_SHORT[int(decision.stage[n])]}：{images.files[n]}", reason
 
 
 def _small(picture: np.ndarray) -> np.ndarray:
@@ -216,8 +228,8 @@ def _questions(metrics: dict[str, Any], undecided: np.ndarray, images: ImageSet)
                     f"已知坏图（known-bad）{metrics['known_bad']:,} 张。", ""]
     if undecided.any():
         names = "、".join(f"`{_cell(images.files[n])}`" for n in np.flatnonzero(undecided)[:_LISTED])
-        yield from [f"**未决（undecided）{metrics['undecided']:,} 张**：裁判一问也没有回答，留下，列在 `undecided.csv`"
-                    f"（{names}…）。要重问，从 `parts/*/verdicts.jsonl` 删去这些行再运行。", ""]
+        yield from [f"**未决（undecided）{metrics['undecided']:,} 张**：裁判一问也没有回答，不因六问去掉，原因列在 "
+                    f"`undecided.csv`（{names}…）。要重问，用 `-o Global.ask_again=true` 再运行。", ""]
 
 
 def _similarity(metrics: dict[str, Any]) -> Iterator[str]:

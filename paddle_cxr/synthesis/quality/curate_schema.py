@@ -23,8 +23,9 @@ class CurationGlobal(EngineKeys):
     workers: int | Literal["auto"] = Field("auto", description="裁判的进程数；auto：只用 CPU 的裁判用全部核，否则 1；"
                                                                "Ray 上由它定")
     chunk: int = Field(256, ge=1, description="每多少张图保存一次")
+    ask_again: bool = Field(False, description="再问一次裁判一问也没有回答的图（undecided.csv）；别的判断不重做")
     shard: int = Field(0, ge=0, description="只算第几片（从 0 数）；各片用同一个 output_dir，最后完成的一片作决定")
-    shards: int = Field(1, ge=1, description="一共分几片")
+    shards: int = Field(1, ge=1, description="一共分几片；用 paddle.distributed.launch 启动时每个进程就是一片，不必写")
 
 
 class ImagesSection(Section):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from paddle_cxr.synthesis.quality.base import QUESTIONS
 from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe, CurationRules
 from paddle_cxr.synthesis.quality.images import ImageSet, read
 from paddle_cxr.synthesis.quality.parts import EncoderFacts, Features, read_verdicts, verdict_of
-from paddle_cxr.synthesis.quality.rules import fails, reasons
+from paddle_cxr.synthesis.quality.rules import answered, fails, reasons
 from paddle_cxr.synthesis.similarity import Bank, suggest_threshold
 
 KEPT, UNREADABLE, JUDGED, SIMILAR = range(4)  # why an image goes
@@ -29,7 +30,7 @@ class Judged:
         reading: bool ``[N]``, False for an image known to be unreadable.
         passed: int8 ``[N, 6]``: 1 yes, 0 no, -1 not answered.
         failed: bool ``[N]``, to be dropped; known_bad: bool ``[N]``, for the bank.
-        reasons: number → why it is unreadable or failed.
+        reasons: number → why it is unreadable or failed; unanswered: number → why no question was answered.
     """
 
     done: np.ndarray
@@ -38,6 +39,7 @@ class Judged:
     failed: np.ndarray
     known_bad: np.ndarray
     reasons: dict[int, str] = field(default_factory=dict)
+    unanswered: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls, count: int) -> Judged:
@@ -49,6 +51,25 @@ class Judged:
     def undecided(self) -> np.ndarray:
         """bool ``[N]``: readable, and not one question answered."""
         return self.done & self.reading & (self.passed < 0).all(axis=1)
+
+    def add(self, number: int, record: Mapping[str, Any], rules: CurationRules) -> None:
+        """Take in what the judge said of one image; of several records the first that says anything counts."""
+        if self.done[number] and (not self.reading[number] or (self.passed[number] >= 0).any()):
+            return
+        self.done[number] = True
+        if "error" in record:
+            self.reading[number], self.reasons[number] = False, record["error"]
+            return
+        verdict = verdict_of(record)
+        self.passed[number] = [-1 if verdict[one].passed is None else verdict[one].passed for one in QUESTIONS]
+        self.known_bad[number] = fails(verdict, rules.known_bad)
+        # Whatever the rules: an image that others are compared with as known-bad is not kept.
+        self.failed[number] = self.known_bad[number] or fails(verdict, rules.drop)
+        if self.failed[number]:
+            self.reasons[number] = "; ".join(reasons(verdict))
+        self.unanswered.pop(number, None)
+        if not answered(verdict):
+            self.unanswered[number] = "; ".join(dict.fromkeys(answer.reason for answer in verdict.values()))
 
 
 @dataclass
@@ -81,7 +102,7 @@ class Decision:
     Attributes:
         missing: images that are not computed yet; then the rest means nothing.
         stage: int8 ``[N]``: KEPT, or why it goes.
-        reasons: number → why, with numbers.
+        reasons: number → why it goes, with numbers.
         similarity: float64 ``[N]``, NaN where not compared; nearest: int64 ``[N]``, row of the bank.
         judged: verdicts; compared: None where there was nothing to compare with, and ``skipped`` says so.
     """
@@ -100,20 +121,7 @@ def read_judged(folder: Path, images: ImageSet, rules: CurationRules) -> Judged:
     """The verdicts of all shards under ``rules``; raises UserError for a line that is none."""
     judged = Judged.nothing(len(images))
     for number, record in read_verdicts(folder, images.files):
-        if judged.done[number]:
-            continue
-        judged.done[number] = True
-        if "error" in record:
-            judged.reading[number], judged.reasons[number] = False, record["error"]
-            continue
-        verdict = verdict_of(record)
-        answers = [verdict[question].passed for question in QUESTIONS]
-        judged.passed[number] = [-1 if passed is None else passed for passed in answers]
-        judged.known_bad[number] = fails(verdict, rules.known_bad)
-        # Whatever the rules: an image that others are compared with as known-bad is not kept.
-        judged.failed[number] = judged.known_bad[number] or fails(verdict, rules.drop)
-        if judged.failed[number]:
-            judged.reasons[number] = "; ".join(reasons(verdict))
+        judged.add(number, record, rules)
     return judged
 
 

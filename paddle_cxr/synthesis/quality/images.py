@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from paddle_cxr.data.image import EXTENSIONS, ImageError, read_image
+from paddle_cxr.data.lines import json_lines
 from paddle_cxr.data.sources.layout import header_of, inside, read_table
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.files import write_atomic
 from paddle_cxr.synthesis.quality.curate_schema import ImagesSection
 
 COLUMNS = ("image", "file", "path", "filename")  # looked for in this order, in lower case
-MAX_LINE = 10_000_000  # bytes; a longer line is no record, and reading it would fill the memory
+RECORD = "张图的记录"  # what a line of a list is, for messages
 _PHANTOMS, _SPOILED_EACH = 96, 3  # of the fallback: films, and spoiled copies of each kind
 
 
@@ -90,35 +89,6 @@ def read(file: Path) -> np.ndarray | str:
         return error.reason
 
 
-def json_lines(file: Path) -> Iterator[tuple[str, bytes, dict]]:
-    """``("file:line", raw line, record)`` of a ``.jsonl``, one at a time; blank lines are left out.
-
-    Raises:
-        UserError: with file and line: no JSON object, too long, cannot be read.
-    """
-    try:
-        with open(file, "rb") as stream:
-            number = 0
-            while raw := stream.readline(MAX_LINE + 1):
-                number += 1
-                if raw.strip():
-                    yield f"{file}:{number}", raw, _object(raw, f"{file}:{number}")
-    except OSError as error:
-        raise UserError(f"无法读取 {file}：{error.strerror or error}") from None
-
-
-def _object(raw: bytes, where: str) -> dict:
-    if len(raw) > MAX_LINE:
-        raise UserError(f"{where}：这一行超过 {MAX_LINE // 10**6} MB，不像是一张图的记录；请检查换行")
-    try:
-        record = json.loads(raw)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}：应是一个 JSON 对象（object），这一行可能没有写完；请修好或删去它")
-    return record
-
-
 def _in_folder(folder: Path, output: Path | None) -> list[str]:
     own = output.resolve() if output is not None else None
     files = []
@@ -137,7 +107,7 @@ def _in_list(file: Path, section: ImagesSection, demo: bool) -> ImageSet:
         raise UserError(f"Images.path：应是图像文件夹，或 .csv、.tsv、.jsonl 的列表，现在是 {file}")
     synthetic, files, column = section.kind != "real", {}, section.column or ""
     if kind == ".jsonl":
-        rows = ((where, record) for where, _, record in json_lines(file))
+        rows = ((where, record) for where, _, record in json_lines(file, RECORD))
     else:
         delimiter = "\t" if kind == ".tsv" else ","
         column = _column(section.column, header_of(file, delimiter), f"{file}:1")

@@ -28,9 +28,10 @@ _PALER_LUNG = 0.2  # local standard deviations: both lungs are darker than what 
 _TINTED, _COLOURED = 24, 0.10  # a photograph has pixels with that much colour (of 255) over that share of it
 _NARROW, _WIDE = 0.6, 1.8  # width over height: films are 0.8 … 1.25, trimmed ones a little more
 # Exposure
-_CLIPPED = 0.03  # share of the thorax that may be black or white: none should
+_WHITE, _BLACK = 0.015, 0.03  # share of the thorax that may be clipped: none should; metal is white, free air black
 _BURNT = 0.20  # share of the picture: markers and the edges of the film have a tenth
-_DARKEST, _MIDDLE, _BRIGHTEST = 155, 200, 110  # grey levels: lungs are dark, the median in between, the heart bright
+_DARKEST, _BRIGHTEST = 155, 110  # grey levels: lungs are dark, the heart is bright
+_DIM, _GLARING = 0.07, 0.56  # of the light that white gives: films have 0.28; a quarter of it, and twice as much
 _CONTRAST = 40  # grey levels; fewer are a sixth of what a screen can show
 _NOISE = 8.0  # grey levels, σ: films of 512 pixels have 0.5 … 2, the noisiest 5
 _IMPULSES = 0.002  # share of pixels; a film has none
@@ -38,12 +39,14 @@ _IMPULSES = 0.002  # share of pixels; a film has none
 _COMB = 1.3  # bits: two in five grey levels in use. Stretching a film's contrast twofold costs 1
 _FLAT = 0.4  # share of pixels
 _EDGES, _STROKES = 0.02, 0.005  # share of pixels: one word over the lungs is 0.01 … 0.02
+_INK = 0.0013  # share of pixels: one word in letters of 20 pixels is 0.002
 _SEAM = 0.30  # share of the length
 _MIRROR = 0.93  # correlation; of two real halves it is about 0.1
-_BLOCKS = 1.8  # times; JPEG at quality 10 gives 3
+_BLOCKS = 2.0  # times; JPEG at quality 75 gives 1.4, at 40 1.7, at 10 3.2
 _ANNOTATED = 0.001  # share of coloured pixels: arrows, boxes, a watermark
 # Sharpness
 _SHARP = 0.23  # films have 0.3 and more; a blur of two pixels leaves 0.1, movement over nine 0.12 … 0.22
+_DETAIL = 0.30  # films have 0.38 and more; a blur of 1.5 pixels leaves 0.19 … 0.30, whatever noise is put on it
 
 
 @register("judge")
@@ -128,16 +131,19 @@ def _verdict(image: np.ndarray, picture: np.ndarray, layout: Layout | None) -> V
             _Check("倒置的布局（upside down）", layout.upside_down, layout.upright)]),
         "good_quality": _answer(_exposure(found, layout)),
         "artefact_free": _answer(_artefacts(found, colour)),
-        "sharp": _answer([_Check("清晰度（sharpness）", found.sharpness, _SHARP, True)])}
+        "sharp": _answer([
+            _Check("清晰度（sharpness）", found.sharpness, _SHARP, True),
+            _Check("去掉噪声后的细节（detail）", found.detail, _DETAIL, True)])}
 
 
 def _exposure(found: Measures, layout: Layout) -> list[_Check]:
     return [
-        _Check("过曝的像素（clipped white）", found.white, _CLIPPED),
-        _Check("欠曝的像素（clipped black）", found.black, _CLIPPED),
+        _Check("过曝的像素（clipped white）", found.white, _WHITE),
+        _Check("欠曝的像素（clipped black）", found.black, _BLACK),
         _Check("全图过曝的像素（burnt out）", found.burnt, _BURNT),
         _Check("肺野最暗处（darkest）", found.dark, _DARKEST),
-        _Check("灰度中位数（median）", found.middle, _MIDDLE),
+        _Check("整体过亮（glaring）", found.light, _GLARING),
+        _Check("整体过暗（dim）", found.light, _DIM, True),
         _Check("胸部最亮处（brightest）", found.bright, _BRIGHTEST, True),
         _Check("对比度（contrast）", found.bright - found.dark, _CONTRAST, True),
         _Check("黑白颠倒的布局（inverted）", layout.inverted, layout.upright),
@@ -151,6 +157,7 @@ def _artefacts(found: Measures, colour: float) -> list[_Check]:
         _Check("成片相等的像素（flat）", found.flat, _FLAT),
         _Check("陡峭的边缘（edges）", found.edges, _EDGES),
         _Check("文字或线条（strokes）", found.strokes, _STROKES),
+        _Check("同一灰度的细笔画（ink）", found.ink, _INK),
         _Check("拼接缝（seam）", found.seam, _SEAM),
         _Check("左右镜像（mirror）", found.mirror, _MIRROR),
         _Check("压缩方块（JPEG blocks）", found.blocks, _BLOCKS),

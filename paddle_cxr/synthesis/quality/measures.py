@@ -16,6 +16,9 @@ _WHITE, _BLACK = 253, 2  # grey levels from which on a pixel counts as clipped (
 _STEEP = 64  # grey levels over two pixels: more than any edge in a body makes
 _STEP = 8  # grey levels over two pixels: a step, and not noise
 _STROKE, _STROKE_CONTRAST = 6, 48  # half the width of the widest stroke, in pixels of 512; grey levels
+_LINE, _LINE_CONTRAST = 4, 40  # the same of the strokes of small letters
+_ONE_INK = 9  # grey levels next to each other that count as one: JPEG spreads them
+_GAMMA = 2.2  # of a screen: how much light a grey level makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,21 @@ class Measures:
         white: share of the thorax clipped to white, 0 … 1.
         black: share of the thorax clipped to black, 0 … 1.
         burnt: share of the whole picture clipped to white, 0 … 1.
-        dark, middle, bright: grey levels, 3rd, 50th and 97th percentile of the thorax, 0 … 255.
+        dark, bright: grey levels, 3rd and 97th percentile of the thorax, 0 … 255.
+        light: of the thorax on a screen, share of what white would give, 0 … 1.
         comb: bits by which the histogram of the thorax is poorer than the same histogram smoothed: about 0 where grey
             levels follow each other, log2(s) where only every s-th is in use (posterised).
         flat: share of the thorax's unclipped pixels that equal their neighbours to the right and below, 0 … 1.
         noise: standard deviation of the pixel noise, grey levels (Immerkær, CVIU 64(2), 1996, with a median).
         impulses: share of pixels far from all four neighbours (salt and pepper), 0 … 1.
         sharpness: fine over coarse contrast of the thorax, in the direction where it is less (see :func:`_sharpness`).
+        detail: the same one scale coarser and without the noise, which does not make a blurred film sharp (see
+            :func:`_detail`).
         edges: share of the strip in steps too steep for anatomy, 0 … 1. The strip is as wide as the thorax and as high
             as the picture: real films carry their markers (side, "portable", arrows) mostly beside it.
         strokes: share of the strip brighter or darker than what is on both sides of it: letters, lines, 0 … 1.
+        ink: share of the strip in thin strokes of one grey level, of the level that most are of: letters share an ink,
+            and what is thin in a body does not, 0 … 1.
         seam: the straightest step: share of a row's or column's length over which brightness jumps there, 0 … 1.
         mirror: correlation of the fine detail with its own mirror image, −1 … 1.
         blocks: steps on the 8-pixel grid of JPEG over steps beside it; 1 where there is no grid.
@@ -45,15 +53,17 @@ class Measures:
     black: float
     burnt: float
     dark: float
-    middle: float
     bright: float
+    light: float
     comb: float
     flat: float
     noise: float
     impulses: float
     sharpness: float
+    detail: float
     edges: float
     strokes: float
+    ink: float
     seam: float
     mirror: float
     blocks: float
@@ -98,16 +108,18 @@ def measure(image: np.ndarray, box: tuple[float, float, float, float]) -> Measur
     columns = slice(int(left * width), int(np.ceil(right * width)))
     thorax = image[int(top * height):int(np.ceil(bottom * height)), columns]
     histogram = np.bincount(thorax.ravel(), minlength=256)
-    dark, middle, bright = np.searchsorted(np.cumsum(histogram) / thorax.size, (0.03, 0.5, 0.97))
+    dark, bright = np.searchsorted(np.cumsum(histogram) / thorax.size, (0.03, 0.97))
+    light = histogram @ (np.arange(256) / 255) ** _GAMMA / thorax.size
     # How steep is too steep depends on the size of a pixel: in a picture of 64 pixels anatomy itself is.
     full = _enlarge(image)
     edge = round(0.03 * len(full))
     strip = full[edge:len(full) - edge, int(left * full.shape[1]):int(np.ceil(right * full.shape[1]))]
     return Measures(
         white=float(histogram[_WHITE:].sum() / thorax.size), black=float(histogram[:_BLACK + 1].sum() / thorax.size),
-        burnt=float((image >= _WHITE).mean()), dark=float(dark), middle=float(middle), bright=float(bright),
+        burnt=float((image >= _WHITE).mean()), dark=float(dark), bright=float(bright), light=float(light),
         comb=_comb(histogram), flat=_flat(thorax), noise=_noise(thorax), impulses=_impulses(image),
-        sharpness=min(_sharpness(thorax), _sharpness(thorax.T)), edges=_edges(strip), strokes=_strokes(strip, _STROKE),
+        sharpness=min(_sharpness(thorax), _sharpness(thorax.T)), detail=_detail(thorax), edges=_edges(strip),
+        strokes=_strokes(strip), ink=_ink(strip),
         seam=max(_seam(full), _seam(full.T)), mirror=_mirror(image), blocks=_blocks(image))
 
 
@@ -180,6 +192,30 @@ def _sharpness(image: np.ndarray) -> float:
     return float(np.sqrt(max(_mean_square(fine) - 0.5, 0) / (_mean_square(coarse) / 16 + 1)))
 
 
+def _detail(image: np.ndarray) -> float:
+    """Bending between means of 2 x 2 pixels over bending between means of 8 x 8, as in :func:`_sharpness`.
+
+    Noise, and what JPEG leaves, would pass for detail where the film itself is blurred. White noise bends means of
+    2 x 2 a quarter as much as single pixels (mean squares), and of its own detail a film has least in single pixels:
+    what they have is taken for noise, and its quarter taken off. About 0.5 for a film, 0.3 and less after a blur of
+    1.5 pixels.
+    """
+    noise, fine, coarse = (_bending(_means(image, size)) for size in (1, 2, 8))
+    return float(np.sqrt(max(fine - noise / 4, 0) / (coarse + 1)))
+
+
+def _means(image: np.ndarray, size: int) -> np.ndarray:
+    """float32: the means of squares of ``size`` x ``size`` pixels; what is left over at the end is left out."""
+    height, width = (side // size for side in image.shape)
+    squares = image[:height * size, :width * size].reshape(height, size, width, size)
+    return squares.mean(axis=(1, 3), dtype=np.float32)
+
+
+def _bending(values: np.ndarray) -> float:
+    """Mean square of the second differences, in the direction where it is less."""
+    return min(_mean_square(part[:, 2:] - 2 * part[:, 1:-1] + part[:, :-2]) for part in (values, values.T))
+
+
 def _mean_square(values: np.ndarray) -> float:
     flat = np.ascontiguousarray(values, np.float32).ravel()
     return float(flat @ flat) / max(1, flat.size)
@@ -191,15 +227,26 @@ def _edges(image: np.ndarray) -> float:
     return float((steep | (np.abs(_step(image, 0, 2))[:, 1:-1] > _STEEP)).mean())
 
 
-def _strokes(image: np.ndarray, reach: int) -> float:
-    """Share of pixels far brighter, or far darker, than both pixels ``reach`` away to the sides, or above and below."""
-    found = np.zeros(image.shape, bool)
-    for values, marked in ((image, found), (image.T, found.T)):
+def _strokes(image: np.ndarray) -> float:
+    """See :attr:`Measures.strokes`."""
+    return float(_stroke_pixels(image, _STROKE, _STROKE_CONTRAST).any(axis=0).mean())
+
+
+def _stroke_pixels(image: np.ndarray, reach: int, contrast: int) -> np.ndarray:
+    """bool ``[2, H, W]``: far brighter, or far darker, than both pixels ``reach`` away, sideways or up and down."""
+    found = np.zeros((2, *image.shape), bool)
+    for values, bright, dark in ((image, *found), (image.T, *(part.T for part in found))):
+        values = values.astype(np.int16)
         here, before, after = values[:, reach:-reach], values[:, :-2 * reach], values[:, 2 * reach:]
-        high, low = np.maximum(before, after), np.minimum(before, after)
-        marked[:, reach:-reach] |= ((here > high) & (here - high > _STROKE_CONTRAST)
-                                    | (here < low) & (low - here > _STROKE_CONTRAST))
-    return float(found.mean())
+        bright[:, reach:-reach] |= here - np.maximum(before, after) > contrast
+        dark[:, reach:-reach] |= np.minimum(before, after) - here > contrast
+    return found
+
+
+def _ink(image: np.ndarray) -> float:
+    """See :attr:`Measures.ink`."""
+    counts = [np.bincount(image[part], minlength=256) for part in _stroke_pixels(image, _LINE, _LINE_CONTRAST)]
+    return max(float(np.convolve(levels, np.ones(_ONE_INK), "same").max()) for levels in counts) / image.size
 
 
 def _seam(image: np.ndarray) -> float:

@@ -7,14 +7,13 @@ import json
 import logging
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.pdparams import one_line
-from paddle_cxr.quiet import import_paddle
+from paddle_cxr.quiet import import_paddle, importing
 from paddle_cxr.synthesis.device import use_device
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
@@ -78,13 +77,8 @@ def load_language_model(folder: Path, weights: Sequence[Path], dtype: str, devic
     import_paddle()
     import paddle
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from paddlenlp.transformers import AutoModelForCausalLM, AutoTokenizer
-    except Exception as error:  # beside releases it does not know, it fails in many ways
-        raise UserError(f"LocalWriter 需要 PaddleNLP，但导入失败（{one_line(error)}）；"
-                        "请运行 pip install -e \".[nlp]\"，或改用 ChatWriter、GrammarWriter") from None
+    with importing("LocalWriter 需要 PaddleNLP", "请运行 pip install -e \".[nlp]\"，或改用 ChatWriter、GrammarWriter"):
+        from paddlenlp.transformers import AutoModelForCausalLM, AutoTokenizer
     use_device(device)
     on_gpu = paddle.get_device().startswith("gpu")
     if dtype == "auto":
