@@ -74,8 +74,8 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
 
 def with_fallback(written: dict[str, Any], overrides: Sequence[str], origins: Origins,
                   check_schema: Callable[[dict[str, Any]], object],
-                  missing: Callable[[dict[str, Any]], str | None], key: str = "DataLoader.Source.root"
-                  ) -> tuple[dict[str, Any], list[str]]:
+                  missing: Callable[[dict[str, Any]], str | None], key: str = "DataLoader.Source.root",
+                  hint: str | None = None) -> tuple[dict[str, Any], list[str]]:
     """Apply overrides, and the recipe's ``fallback`` where its data set is absent.
 
     Args:
@@ -84,7 +84,7 @@ def with_fallback(written: dict[str, Any], overrides: Sequence[str], origins: Or
         origins: where each value was written; brought up to date.
         check_schema: refuses a recipe with a mistake.
         missing: why a recipe's data set is not there, or None.
-        key: what names the data set, for the message.
+        key, hint: what names the data set, and what to override to name another, where that is not the same.
 
     Returns:
         The recipe to check and build, and notices for the user.
@@ -100,7 +100,7 @@ def with_fallback(written: dict[str, Any], overrides: Sequence[str], origins: Or
         if not absent:
             return raw, []
         if not fallback or any(o.startswith(("DataLoader.Source.", "DataLoader.Source=")) for o in overrides):
-            raise UserError(f"{key}：{absent}；请用 -o {key}=… 指向数据集（数据获取方法见 docs/data.md）")
+            raise UserError(f"{key}：{absent}；请用 -o {hint or key}=… 指向数据集（数据获取方法见 docs/data.md）")
         if not isinstance(fallback, dict):
             raise UserError(f"{FALLBACK_KEY}：应为一份局部配方（键: 值），现在是 {fallback!r}")
         check_schema(raw)  # a mistake in what the fallback is laid over would be hidden by it, or blamed on another key

@@ -12,7 +12,6 @@ Paired Images and Text" (2020), arXiv:2010.00747, section 2.
 
 from __future__ import annotations
 
-import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -60,9 +59,9 @@ class ConVIRT(nn.Layer):
             attention: int64 [N, L], 1 for a token, 0 for padding.
             words: int64 [N, L], number of the word a token is a piece of, -1 for special tokens and padding.
         """
-        hidden = self.text_encoder(ids, attention)[-1]  # [N, L, H]
-        lowest = paddle.full([], _LOWEST, hidden.dtype)
-        pooled = paddle.where((words >= 0).unsqueeze(2), hidden, lowest).max(axis=1)  # [N, H]
+        hidden = self.text_encoder(ids, attention)[-1].astype("float32") + lowest_where(words < 0).unsqueeze(2)
+        # topk and not max, whose way back takes Paddle 200 times as long on a CPU: more than all the rest of the tower.
+        pooled = hidden.topk(1, axis=1)[0].squeeze(1)  # [N, H]
         return {"global": F.normalize(self.text_head(pooled))}
 
     def similarities(self, images: Features, texts: Features) -> Features:
@@ -72,6 +71,11 @@ class ConVIRT(nn.Layer):
     def score(self, images: Features, texts: Features) -> Tensor:
         """How well every text fits every image [images, texts], for retrieval and zero-shot: as in training."""
         return self.similarities(images, texts)["global"]
+
+
+def lowest_where(absent: Tensor) -> Tensor:
+    """What to add to numbers so that a maximum or a softmax does not see those that are ``absent`` (bool)."""
+    return absent.astype("float32") * _LOWEST
 
 
 def projection(inputs: int, outputs: int) -> nn.Sequential:

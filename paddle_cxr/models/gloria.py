@@ -25,11 +25,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.models.convirt import Features
+from paddle_cxr.models.convirt import Features, lowest_where
 from paddle_cxr.models.resnet import ResNet
 from paddle_cxr.models.text_encoder import TextEncoder
 
-_LOWEST = -1e30  # stands for minus infinity, whose product with a gradient of 0 would be NaN
 _SMALLEST = 1e-8
 
 
@@ -111,21 +110,31 @@ class GLoRIA(nn.Layer):
         Returns:
             [I, T, W, R], sums to 1 over the regions; meaningless where ``mask`` is 0.
         """
-        products = paddle.einsum("ird,twd->itwr", regions, words)
-        absent = (mask == 0).reshape([1, *mask.shape, 1])
-        of_words = F.softmax(paddle.where(absent, paddle.full([], _LOWEST, products.dtype), products), axis=2)
-        return F.softmax(of_words * self.temperatures[0], axis=3)
+        _, weights = self._looks(regions, words, mask)
+        return (weights / weights.sum(axis=1, keepdim=True)).transpose([0, 2, 3, 1])
+
+    def _looks(self, regions: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Products s, and exp(γ₁ softmax(s) - γ₁): the attention but for a factor a word; both [I, R, T, W]."""
+        (images, count, dim), (texts, length) = regions.shape, mask.shape
+        products = regions.reshape([images * count, dim]) @ words.reshape([texts * length, dim]).T
+        products = products.reshape([images, count, texts, length])
+        of_words = F.softmax(products + lowest_where(mask == 0), axis=3)
+        return products, ((of_words - 1) * self.temperatures[0]).exp()  # - 1: at most exp(0), whatever γ₁ is
 
     def _local(self, regions: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """Z [I, T]; see the top of the file."""
-        (images, count, dim), (texts, length) = regions.shape, mask.shape
-        attention = self.attention(regions, words, mask)
-        seen = attention.reshape([images, texts * length, count]) @ regions  # c: [I, T W, D]
-        seen = seen.reshape([images, texts, length, dim])
-        norms = seen.norm(axis=3) * words.norm(axis=2).unsqueeze(0)
-        cosines = (seen * words.unsqueeze(0)).sum(axis=3) / norms.clip(min=_SMALLEST)
-        present = (mask > 0).unsqueeze(0)
-        scaled = paddle.where(present, cosines * self.temperatures[1], paddle.full([], _LOWEST, cosines.dtype))
+        """Z [I, T]; see the top of the file.
+
+        The vectors c are never made: D numbers for every word, text and image would be most of the work.  As cosines
+        do not change with length, c = Σ_j e_j v_j serves with e not divided by its sum, and then
+        c · t = Σ_j e_j s_j and |c|² = Σ_jk e_j (v_j · v_k) e_k.
+        """
+        products, weights = self._looks(regions, words, mask)  # s, e: [I, R, T, W]
+        images, count, texts, length = products.shape
+        gram = regions @ regions.transpose([0, 2, 1])  # v_j · v_k: [I, R, R]
+        spread = (gram @ weights.reshape([images, count, texts * length])).reshape(products.shape)
+        seen = (spread * weights).sum(axis=1).clip(min=_SMALLEST**2).sqrt()  # |c|: [I, T, W]
+        cosines = (weights * products).sum(axis=1) / (seen * words.norm(axis=2)).clip(min=_SMALLEST)
+        scaled = cosines * self.temperatures[1] + lowest_where(mask == 0)
         return paddle.logsumexp(scaled, axis=2) / self.temperatures[1]
 
 

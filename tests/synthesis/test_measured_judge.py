@@ -147,7 +147,7 @@ def test_other_ways_to_spoil_a_film(phantoms):
         return (255 * (film / 255) ** 3.5).astype(np.uint8)
 
     def glaring(film):
-        return (255 * (film / 255) ** 0.3).astype(np.uint8)
+        return (255 * (film / 255) ** 0.2).astype(np.uint8)
 
     for spoil, question in ((mirrored, "artefact_free"), (compressed, "artefact_free"), (moved, "sharp"),
                             (upside_down, "frontal"), (blurred, "sharp"), (noisy_blur, "sharp"),

@@ -22,7 +22,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     written, origins = read_recipe(file)
     raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, PretrainingRecipe),
-                                 _missing_data, key="DataLoader.Source.…")
+                                 _missing_data, key="DataLoader.Source", hint="DataLoader.Source.…")
     with explained(origins):
         recipe = checked(raw, PretrainingRecipe)
         check("pairs", recipe.DataLoader.Source, "DataLoader.Source")

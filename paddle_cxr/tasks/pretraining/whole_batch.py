@@ -74,14 +74,14 @@ def backward_from_loss(parts: Sequence[Part], sizes: Sequence[int], texts: Tenso
     order = _Order(sizes, world)
     images = {name: order.gather([part.images[name] for part in parts]) for name in parts[0].images}
     everyone = _leaves(images)
-    columns = [_columns(everyone, part.texts, compare) for part in parts]
-    whole = {name: _leaf(order.gather([own[name].T for own in columns]).T) for name in columns[0]}
+    columns = [_Columns(everyone, part.texts, compare) for part in parts]
+    whole = {name: _leaf(order.gather([own.found[name].T for own in columns]).T)
+             for name in columns[0].found}
     loss = loss_of(whole, order.gather([texts]))
     loss.backward()
-    for number, part in enumerate(parts):
+    for number, own in enumerate(columns):
         place = order.place(number)
-        gradient = {name: matrix.grad[:, place] for name, matrix in whole.items()}
-        _backward_columns(everyone, part.texts, gradient, compare)
+        own.backward({name: matrix.grad[:, place] for name, matrix in whole.items()})
     summed = {name: sum_over_ranks(leaf.grad, world) for name, leaf in everyone.items() if leaf.grad is not None}
     for number, part in enumerate(parts):
         place = order.place(number)
@@ -114,10 +114,34 @@ class _Order:
         return slice(self._starts[part], self._starts[part + 1])
 
 
+class _Columns:
+    """Similarities of all images with some texts, ``found``: matrices [B, n] by name.
+
+    Where one table holds them all, the graph of the comparison is kept; else they are compared a few texts at a time,
+    and once more on the way back.
+    """
+
+    def __init__(self, images: Features, texts: Features, compare: Callable[[Features, Features], Features]) -> None:
+        self._images, self._texts, self._compare = images, texts, compare
+        self._slices = _text_slices(images, texts)
+        self._graph = compare(images, texts) if len(self._slices) == 1 else None
+        if self._graph is not None:
+            self.found = self._graph
+            return
+        with paddle.no_grad():
+            found = [compare(images, _some(texts, chosen)) for chosen in self._slices]
+        self.found = {name: paddle.concat([one[name] for one in found], axis=1) for name in found[0]}
+
+    def backward(self, gradient: Features) -> None:
+        """Accumulate the gradients of the images' and texts' features from those of ``found``."""
+        for chosen in self._slices:
+            found = self._graph or self._compare(self._images, _some(self._texts, chosen))
+            paddle.autograd.backward([found[name] for name in found], [gradient[name][:, chosen] for name in found])
+
+
 def _text_slices(images: Features, texts: Features) -> list[slice]:
     """Few enough texts at a time to compare with all images."""
-    count = len(texts["global"])
-    numbers = len(images["global"])
+    count, numbers = len(texts["global"]), len(images["global"])
     if "words" in texts:
         numbers *= texts["words"].shape[1] * images["regions"].shape[1]
     each = max(1, TABLE // numbers)
@@ -126,18 +150,3 @@ def _text_slices(images: Features, texts: Features) -> list[slice]:
 
 def _some(texts: Features, chosen: slice) -> Features:
     return {name: tensor[chosen] for name, tensor in texts.items()}
-
-
-@paddle.no_grad()
-def _columns(images: Features, texts: Features, compare: Callable[[Features, Features], Features]) -> Features:
-    """Similarities of all images with some texts [B, n], without what a backward pass needs."""
-    found = [compare(images, _some(texts, chosen)) for chosen in _text_slices(images, texts)]
-    return {name: paddle.concat([one[name] for one in found], axis=1) for name in found[0]}
-
-
-def _backward_columns(images: Features, texts: Features, gradient: Features,
-                      compare: Callable[[Features, Features], Features]) -> None:
-    """Accumulate the gradients of leaves ``images`` and ``texts`` from those of their similarities [B, n]."""
-    for chosen in _text_slices(images, texts):
-        found = compare(images, _some(texts, chosen))
-        paddle.autograd.backward([found[name] for name in found], [gradient[name][:, chosen] for name in found])
