@@ -14,7 +14,8 @@ analysis = ["rensa>=0.5,<1"]
 spm = ["sentencepiece>=0.2.2"]
 faiss = ["faiss-cpu>=1.8"]
 # PaddleNLP's own requirements let in newer releases of these, with which it cannot be imported.
-nlp = ["paddlenlp==3.0.0b4", "tokenizers>=0.21", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26", "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
+nlp = ["paddlenlp==3.0.0b4", "tokenizers>=0.21", "numpy>=1.26,<2", "huggingface_hub>=0.22,<0.26",
+       "aistudio-sdk>=0.1.3,<0.3", "pyarrow<26"]
 # ppdiffusers imports PaddleNLP.
 diffusion = ["ppdiffusers==0.29.0", *nlp]
 ray = ["ray[data,client]>=2.52,<3"]

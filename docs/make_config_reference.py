@@ -163,8 +163,8 @@ KINDS = (
     Kind("writer", "报告写作（Writer）", "Writer", "合成报告用：把实体写成 FINDINGS 和 IMPRESSION。",
          supplied=["vocabulary"]),
     Kind("ner", "命名实体识别（NER）", "NER", "检查报告、分析语料用：文字里提到了哪些实体。", supplied=["vocabulary"]),
-    Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型和图文预训练用；也可写在 `Reports.pairs`（只用文字）、"
-         "`Real.pairs` 等处。"),
+    Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型和图文预训练用；也可写在 "
+         "`Reports.pairs`（只用文字）、`Real.pairs` 等处。"),
     Kind("generator", "画图（Generator）", "Generator", "合成图文对用：按 IMPRESSION 画一张图。",
          supplied=["vocabulary"]),
     Kind("judge", "裁判（Judge）", "Judge", "质量控制用：回答六个问题，见[质量控制](quality.md)。"),

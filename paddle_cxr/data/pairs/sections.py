@@ -35,7 +35,8 @@ _BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
 
 # --- sentences
 
-_LIST_NUMBER = rf"(?:[0-9]{{1,2}}(?:[.)](?![0-9])|[、．）])|[(（][0-9]{{1,2}}[)）]|[\u2460-\u2473])(?=\s|[A-Z{_HANZI}]|$)"
+_LIST_NUMBER = (r"(?:[0-9]{1,2}(?:[.)](?![0-9])|[、．）])|[(（][0-9]{1,2}[)）]|[\u2460-\u2473])"
+                rf"(?=\s|[A-Z{_HANZI}]|$)")
 _LIST_MARK = re.compile(rf"\s*(?:[-*•·]\s+)?(?:{_LIST_NUMBER})?\s*")
 _NEXT_ITEM = re.compile(rf"\n(?=[ \t]*(?:[-*•·]\s|{_LIST_NUMBER}))")
 _CLOSING = "[\"'”’」』】）)\\]]*"
