@@ -21,6 +21,9 @@ METRIC_NAMES = {
     "balanced_accuracy": "平衡准确率（balanced accuracy）",
     "macro_f1": "宏平均 F1（macro F1）",
     "macro_auc": "宏平均 AUC（macro AUC）",
+    "mean_recall": "平均召回率（mean recall）",
+    "image_to_text_R@5": "图→文 R@5",
+    "text_to_image_R@5": "文→图 R@5",
 }
 
 
@@ -38,7 +41,8 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: str | Path,
     """
     if not history:
         raise UserError("训练记录（history.csv）是空的，没有曲线可画；至少训练 1 个 epoch")
-    others = {key: METRIC_NAMES[key[4:]] for key in history[0]
+    known = dict.fromkeys(key for row in history for key in row)  # an epoch without validation has fewer
+    others = {key: METRIC_NAMES[key[4:]] for key in known
               if key.startswith("val_") and key[4:] in METRIC_NAMES and key != "val_accuracy"}
     panels = {
         "损失（loss）": {"train_loss": "训练（train）", "val_loss": "验证（val）"},
@@ -46,10 +50,10 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: str | Path,
         "其他验证指标（validation metrics）": others,
         "学习率（learning rate）": {"lr": ""},
     }
-    panels = {title: lines for title, lines in panels.items() if lines}
-    rows, columns, height = (2, 2, 6.7) if len(panels) == 4 else (1, 3, 3.8)
-    with drawing(path, 10, height, title="训练曲线（training curves）", demo=demo) as figure:
-        for axes, (title, lines) in zip(figure.subplots(rows, columns).flat, panels.items(), strict=True):
+    panels = {title: lines for title, lines in panels.items() if any(key in known for key in lines)}
+    rows, columns, height = (2, 2, 6.7) if len(panels) == 4 else (1, len(panels), 3.8)
+    with drawing(path, 10 if len(panels) > 2 else 7, height, title="训练曲线（training curves）", demo=demo) as figure:
+        for axes, (title, lines) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=True):
             for number, (key, label) in enumerate(lines.items()):
                 _line(axes, history, key, label, number)
             _finish(axes, title)
