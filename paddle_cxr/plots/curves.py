@@ -21,6 +21,8 @@ METRIC_NAMES = {
     "balanced_accuracy": "平衡准确率（balanced accuracy）",
     "macro_f1": "宏平均 F1（macro F1）",
     "macro_auc": "宏平均 AUC（macro AUC）",
+}
+RETRIEVAL_NAMES = {
     "mean_recall": "平均召回率（mean recall）",
     "image_to_text_R@5": "图→文 R@5",
     "text_to_image_R@5": "文→图 R@5",
@@ -42,8 +44,9 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: str | Path,
     if not history:
         raise UserError("训练记录（history.csv）是空的，没有曲线可画；至少训练 1 个 epoch")
     known = dict.fromkeys(key for row in history for key in row)  # an epoch without validation has fewer
-    others = {key: METRIC_NAMES[key[4:]] for key in known
-              if key.startswith("val_") and key[4:] in METRIC_NAMES and key != "val_accuracy"}
+    names = METRIC_NAMES | RETRIEVAL_NAMES
+    others = {key: names[key[4:]] for key in known
+              if key.startswith("val_") and key[4:] in names and key != "val_accuracy"}
     panels = {
         "损失（loss）": {"train_loss": "训练（train）", "val_loss": "验证（val）"},
         "准确率（accuracy）": {"train_accuracy": "训练（train）", "val_accuracy": "验证（val）"},
