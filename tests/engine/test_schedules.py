@@ -3,7 +3,8 @@
 import paddle
 import pytest
 
-from paddle_cxr.engine.schedules import Constant, Cosine, NaturalExpDecay, Step
+from paddle_cxr.engine.schedules import Constant, Cosine, NaturalExpDecay, Plateau, Step
+from paddle_cxr.errors import UserError
 
 
 def paddles(scheduler, epochs):
@@ -37,3 +38,12 @@ def test_warm_up_rises_linearly_then_hands_over():
     assert [schedule(x) for x in (0.0, 1.0, 2.0)] == pytest.approx([0.01, 0.055, 0.1])
     assert schedule(10.0) == pytest.approx(0.0, abs=1e-12)
     assert Constant(0.1)(0.0) == 0.1
+
+
+def test_plateau_says_when_and_by_how_much_the_trainer_lowers_the_rate():
+    schedule = Plateau(0.1, factor=0.5, patience=5, warmup_epochs=1)
+    assert (schedule(0.5), schedule(3.0), schedule.patience, schedule.factor) == (0.05, 0.1, 5, 0.5)
+    assert Constant(0.1).patience is None
+    for wrong in ({"factor": 1.0}, {"factor": 0.0}, {"patience": 0}):
+        with pytest.raises(UserError, match="factor"):
+            Plateau(0.1, **wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -243,6 +244,26 @@ def test_two_ranks_train_what_one_process_trains(trained):
             weights.append(load_file(trained / name / "checkpoints/latest/model.safetensors"))
         for name, tensor in weights[0].items():
             np.testing.assert_allclose(weights[1][name], tensor, atol=1e-5, err_msg=name)
+
+
+def test_no_gain_in_retrieval_lowers_the_rate_and_then_stops(tmp_path):
+    done = run_tool("train", write_recipe(tmp_path), "Global.epochs=9", "Global.early_stop=3",
+                    "Global.freeze=[image_encoder]",  # or its batch statistics would still move
+                    "Optimizer.lr={name: Plateau, learning_rate: 1.0e-12, factor: 0.5, patience: 1}")
+    assert done.returncode == 0 and "早停" in done.stdout, done.stderr
+    with open(tmp_path / "out/history.csv", encoding="utf-8") as lines:
+        rates = [float(row["lr"]) for row in csv.DictReader(lines)]
+    # Retrieval stays as it is: no gain from the second validation on.
+    assert rates == pytest.approx([1e-12, 1e-12, 5e-13, 2.5e-13])
+
+
+def test_any_depth_of_the_image_tower(tmp_path):
+    task = make_task(tmp_path, "Arch.image.name=ResNet50", "Global.image_shape=[3, 40, 56]", method="GLoRIA")
+    task.model.eval()
+    with paddle.no_grad():
+        found = task.model.encode_image(paddle.rand([2, 3, 40, 56]))
+    rows, columns = task.model.region_grid(40, 56)
+    assert found["regions"].shape == [2, rows * columns, 16] and found["global"].shape == [2, 16]
 
 
 @pytest.mark.parametrize("override, said", [
