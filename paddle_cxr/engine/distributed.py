@@ -153,6 +153,19 @@ def losing_a_rank() -> Iterator[None]:
         raise UserError("与另一个训练进程（rank）的连接断开，训练停止；检查点完好，重新运行同一命令可续训") from error
 
 
+def leave() -> None:
+    """End this rank, successfully and at once.  Call last, when everything is written and closed.
+
+    A rank of a fifteen-minute run was once aborted (SIGABRT, without a word) while Python was shutting down, after the
+    last line of its log: Paddle's communication threads do not always survive their library's end.  All work is done by
+    then, so nothing is lost by not waiting for it.
+    """
+    if launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 def connect() -> World:
     """Join the other ranks, if there are any.  Call once, after Paddle is imported."""
     if not launched():

@@ -49,4 +49,5 @@ def train(arguments: argparse.Namespace) -> int:
         if world.is_main:
             print("已中断（Ctrl-C）；重新运行同一命令，会从最近的检查点接着做", file=sys.stderr)
         return EXIT_INTERRUPTED
+    distributed.leave()
     return 0
