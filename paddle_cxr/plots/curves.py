@@ -56,7 +56,8 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: str | Path,
     panels = {title: lines for title, lines in panels.items() if any(key in known for key in lines)}
     rows, columns, height = (2, 2, 6.7) if len(panels) == 4 else (1, len(panels), 3.8)
     with drawing(path, 10 if len(panels) > 2 else 7, height, title="训练曲线（training curves）", demo=demo) as figure:
-        for axes, (title, lines) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=True):
+        cells = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, (title, lines) in zip(cells, panels.items(), strict=True):
             for number, (key, label) in enumerate(lines.items()):
                 _line(axes, history, key, label, number)
             _finish(axes, title)

@@ -371,5 +371,7 @@ def test_texts_know_which_pairs_have_one(tmp_path):
     assert texts.with_text(np.arange(2)).tolist() == [0]
     drawn = {texts.training(0, np.random.default_rng(n)) for n in range(20)}
     assert drawn == {"左肺见斑片影。", "心影不大。"}
+    some = Texts(records, TextSection(sections=["findings"], take="some"))
+    assert {some.training(0, np.random.default_rng(n)) for n in range(40)} == drawn | {"左肺见斑片影。 心影不大。"}
 
 

@@ -65,9 +65,9 @@ OWN_KEYS = {"ConVIRT": ("temperature",), "GLoRIA": ("temperatures", "layers", "e
 class TextSection(Section):
     sections: list[Literal["findings", "impression"]] = Field(
         default=["findings", "impression"], min_length=1, description="用报告的哪几段")
-    take: Literal["sentence", "all"] = Field("sentence", description="训练时：每次随机取一句（ConVIRT），"
-                                                                     "或取全文（GLoRIA）")
-    min_words: int = Field(3, ge=1, description="take: sentence 时不取少于几个词的句子（中文按字）")
+    take: Literal["sentence", "some", "all"] = Field(
+        "sentence", description="训练时：每次随机取一句（ConVIRT），随机留下几句，或取全文（GLoRIA）")
+    min_words: int = Field(3, ge=1, description="不取少于几个词的句子（中文按字）；take: all 时不用")
 
 
 class PretrainingTrainSection(Section):

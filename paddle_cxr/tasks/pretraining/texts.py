@@ -21,7 +21,7 @@ class Texts:
 
     Args:
         records: the pairs.
-        section: which sections, and whether training takes one sentence or all.
+        section: which sections, and whether training takes one sentence, some or all.
 
     Attributes:
         whole: every pair's text; empty where the chosen sections are.
@@ -37,12 +37,16 @@ class Texts:
         return np.array([position for position in positions if self.whole[position]], np.int64)
 
     def training(self, position: int, rng: np.random.Generator) -> str:
-        """What a training step shows of pair ``position``: the whole text, or one of its sentences."""
+        """What a training step shows of pair ``position``: the whole text, or some or one of its sentences."""
         text = self.whole[position]
         if self._section.take == "all":
             return text
         long = [one for one in sentences(text) if len(_WORD.findall(one)) >= self._section.min_words]
-        return long[rng.integers(len(long))] if long else text
+        if not long:
+            return text
+        kept = 1 if self._section.take == "sentence" else int(rng.integers(1, len(long) + 1))
+        chosen = np.sort(rng.permutation(len(long))[:kept])  # in the report's order
+        return " ".join(long[number] for number in chosen)
 
 
 def numbers_of(texts: Sequence[str]) -> np.ndarray:
