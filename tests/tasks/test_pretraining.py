@@ -26,6 +26,7 @@ from paddle_cxr.tasks.pretraining.recipe import load  # noqa: E402
 from paddle_cxr.tasks.pretraining.run import prepare  # noqa: E402
 from paddle_cxr.tasks.pretraining.task import PretrainingTask  # noqa: E402
 from paddle_cxr.tasks.pretraining.texts import Texts, check_variety  # noqa: E402
+from paddle_cxr.tasks.pretraining.towers import read_trained  # noqa: E402
 
 RECIPE = """
 Global: {{task: pretraining, output_dir: {output}, device: cpu, seed: 3, epochs: 2, image_shape: [1, 32, 32],
@@ -210,25 +211,23 @@ def test_the_image_tower_starts_a_classifier(trained):
 
 
 def test_weights_of_the_other_method_are_refused(trained):
-    done = run_tool("eval", trained / "tiny.yaml", "Arch.name=ConVIRT", "Global.output_dir=elsewhere",
-                    f"Global.checkpoint={trained / 'out/model'}")
-    assert done.returncode == 2 and "GLoRIA" in done.stderr and "ConVIRT" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    recipe = load(trained / "tiny.yaml", ["Arch.name=ConVIRT"]).recipe
+    with pytest.raises(UserError, match="GLoRIA 的权重.*ConVIRT"):
+        read_trained(recipe.Arch, 1, trained / "out/model")
 
 
 def test_another_vocabulary_is_refused(trained, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(trained / "out/model", model)
-    words = (model / "text/vocab.txt").read_text().splitlines()
-    (model / "text/vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]) + "\n")
-    done = run_tool("eval", trained / "tiny.yaml", f"Global.checkpoint={model}")
-    assert done.returncode == 2 and "词表" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    words = (model / "text/vocab.txt").read_text(encoding="utf-8").splitlines()
+    (model / "text/vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="词表"):
+        read_trained(load(trained / "tiny.yaml").recipe.Arch, 1, model)
 
 
-def test_a_missing_model_is_named(tmp_path):
+def test_a_missing_model_is_one_line(tmp_path):
     done = run_tool("eval", write_recipe(tmp_path))
-    assert done.returncode == 2 and "先训练" in done.stderr
+    assert done.returncode == 2 and "先训练" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_two_ranks_train_what_one_process_trains(trained):
@@ -324,8 +323,9 @@ def test_no_text_at_all_is_an_error(tmp_path):
 def test_a_missing_image_is_named(tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"id": "1", "image": "no.png", "impression": "Normal."}\n', encoding="utf-8")
-    done = run_tool("train", write_recipe(tmp_path), f"DataLoader.Source={{name: PairsFile, file: {file}}}")
-    assert done.returncode == 2 and "no.png" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    loaded = load(write_recipe(tmp_path), [f"DataLoader.Source={{name: PairsFile, file: {file}}}"])
+    with pytest.raises(UserError, match="no.png"):
+        prepare(loaded, World(), lambda _: None)
 
 
 def test_a_killed_run_continues_to_the_same_weights(tmp_path):
