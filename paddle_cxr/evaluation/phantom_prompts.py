@@ -1,7 +1,8 @@
 """Zero-shot prompts for the findings that phantoms show, in the words of the phantoms' own reports.
 
 A prompt should read like the reports a model was trained on.  These say neither side nor zone nor degree, which differ
-from image to image, and deny a finding as the reports do: by its name where they name it, else by clear lungs.
+from image to image, and deny a finding as the reports do: by its name where they name it, else by clear lungs or
+another finding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ LANGUAGES = ("en", "zh")
 _CLEAR = {"en": ("The lungs are clear.", "No acute cardiopulmonary abnormality."),
           "zh": ("双肺野清晰，未见实质性病变。", "心肺未见明显异常。")}
 
-# finding → (Chinese name, English name); language → (positive, negative), negative None: clear lungs.
+# finding → (Chinese name, English name); language → (positive, negative), negative None: not denied by name.
 _NAMES = {
     "covid": ("新冠肺炎", "COVID-19 pneumonia"),
     "viral": ("病毒性肺炎", "Viral pneumonia"),
@@ -85,5 +86,16 @@ def phantom_prompts(language: str = "en") -> tuple[FindingPrompts, ...]:
         raise UserError(f"模体（phantom）的提示词（prompt）只有 en 和 zh，没有 {language!r}"
                         f"{did_you_mean(language, LANGUAGES)}")
     table = {name: texts[language] for name, texts in _PROMPTS.items()}
-    return tuple(FindingPrompts(name, positive, negative or _CLEAR[language], *_NAMES[name])
+    return tuple(FindingPrompts(name, positive, negative or _without(name, table, language), *_NAMES[name])
                  for name, (positive, negative) in table.items())
+
+
+def _without(name: str, table: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]], language: str
+             ) -> tuple[str, ...]:
+    """What reports say where a finding is absent that they do not deny by name: clear lungs, or another disease.
+
+    Clear lungs alone would not do: they are denied by every other disease of the lungs too.
+    """
+    others = (text for other, (positive, negative) in table.items() if other != name and negative is None
+              for text in positive)
+    return (*_CLEAR[language], *others)
