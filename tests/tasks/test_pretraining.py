@@ -294,8 +294,8 @@ def prepare_file(folder: Path, rows: list[dict], *overrides: str) -> list[str]:
     said: list[str] = []
     file = pairs_file(folder, rows)
     prepare(load(write_recipe(folder), [f"DataLoader.Source={{name: PairsFile, file: {file}}}",
-                                        "DataLoader.Split={name: NoSplit}", "Global.eval_every=0", "Global.keep=last",
-                                        *overrides]), World(), said.append)
+                                        "DataLoader.Split={name: NoSplit}", "DataLoader.Train.subset=all",
+                                        "Global.eval_every=0", "Global.keep=last", *overrides]), World(), said.append)
     return said
 
 
@@ -352,7 +352,8 @@ def test_resuming_with_another_vocabulary_is_refused(tmp_path):
     rows = [{"findings": f"Nodule number {n} in the {side} lung.", "impression": ""} for n in range(6)
             for side in ("left", "right")]
     settings = [f"DataLoader.Source={{name: PairsFile, file: {pairs_file(tmp_path, rows)}}}",
-                "DataLoader.Split={name: NoSplit}", "Global.eval_every=0", "Global.keep=last", "Global.resume=true"]
+                "DataLoader.Split={name: NoSplit}", "DataLoader.Train.subset=all", "Global.eval_every=0",
+                "Global.keep=last", "Global.resume=true"]
     file = write_recipe(tmp_path)
     first = run_tool("train", file, *settings[:-1])
     assert first.returncode == 0, first.stderr
