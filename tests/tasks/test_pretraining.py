@@ -49,6 +49,10 @@ DataLoader:
 """
 
 
+# As if the user had set it: what the package set itself it changes with the number of ranks, and sums with the threads.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}
+
+
 def write_recipe(folder: Path, method: str = "ConVIRT", take: str = "all") -> Path:
     file = folder / "tiny.yaml"
     file.write_text(RECIPE.format(output=folder / "out", method=method, take=take), encoding="utf-8")
@@ -63,7 +67,7 @@ def run_tool(name: str, file: Path, *overrides: str, timeout: float = 240) -> su
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "-c", str(file)]
     command += [part for one in overrides for part in ("-o", one)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=file.parent,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""})
+                          env=os.environ | ONE_THREAD)
 
 
 def gradients(task: PretrainingTask) -> dict[str, np.ndarray]:
@@ -335,8 +339,8 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path):
     settings = ["Global.output_dir=parts", "Global.save_every_steps=1"]
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file)]
     command += [part for one in settings for part in ("-o", one)]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
+    with subprocess.Popen(command, env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          cwd=tmp_path) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "parts/checkpoints/latest").is_dir() and time.monotonic() < deadline:
             time.sleep(0.05)
