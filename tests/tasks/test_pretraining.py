@@ -238,8 +238,8 @@ def test_a_missing_model_is_one_line(tmp_path):
 def test_two_ranks_train_what_one_process_trains(tmp_path, method):
     weights = []
     for ranks in (1, 2):
-        done = run_tool("train", write_recipe(tmp_path, method), f"Global.output_dir=ranks{ranks}", f"Global.ranks={ranks}",
-                        "Global.epochs=1", "Global.eval_every=0", "Global.keep=last",
+        done = run_tool("train", write_recipe(tmp_path, method), f"Global.output_dir=ranks{ranks}",
+                        f"Global.ranks={ranks}", "Global.epochs=1", "Global.eval_every=0", "Global.keep=last",
                         # Adam would make steps of equal length of the rounding errors in tiny gradients.
                         "Optimizer={name: Momentum, lr: {name: Constant, learning_rate: 1.0e-2}}")
         assert done.returncode == 0, done.stderr
