@@ -112,10 +112,10 @@ class RandomTransform:
         return self.apply(image, self.sample(rng, 1, image.shape[:2])[0])
 
 
-class _Factor(RandomTransform):
-    """Amount: a factor uniform in [low, high], 1 changes nothing."""
+class _Uniform(RandomTransform):
+    """Amount: uniform in [low, high]."""
 
-    def __init__(self, low: float = 0.5, high: float = 1.5, prob: float = 0.5) -> None:
+    def __init__(self, low: float, high: float, prob: float) -> None:
         super().__init__(prob)
         if not 0 <= low <= high:
             raise ValueError(f"应有 0 ≤ low ≤ high，现在 low={low}、high={high}")
@@ -123,6 +123,13 @@ class _Factor(RandomTransform):
 
     def sample(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
         return rng.uniform(self.low, self.high, count)
+
+
+class _Factor(_Uniform):
+    """Amount: a factor uniform in [low, high], 1 changes nothing."""
+
+    def __init__(self, low: float = 0.5, high: float = 1.5, prob: float = 0.5) -> None:
+        super().__init__(low, high, prob)
 
 
 @register("transform")
@@ -186,7 +193,7 @@ class RandomGamma(_Factor):
 
 
 @register("transform")
-class GaussianNoise(RandomTransform):
+class GaussianNoise(_Uniform):
     """Add noise of standard deviation uniform in [low, high] grey levels.
 
     Added in float, then clipped: the blog casts the noise to uint8 first, so that a negative value wraps to bright.
@@ -195,13 +202,7 @@ class GaussianNoise(RandomTransform):
     neutral = 0.0
 
     def __init__(self, low: float = 0.0, high: float = 10.0, prob: float = 0.5) -> None:
-        super().__init__(prob)
-        if not 0 <= low <= high:
-            raise ValueError(f"应有 0 ≤ low ≤ high，现在 low={low}、high={high}")
-        self.low, self.high = low, high
-
-    def sample(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
-        return rng.uniform(self.low, self.high, count)
+        super().__init__(low, high, prob)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.prob:
@@ -213,19 +214,13 @@ class GaussianNoise(RandomTransform):
 
 
 @register("transform")
-class GaussianBlur(RandomTransform):
+class GaussianBlur(_Uniform):
     """Blur by a Gaussian of standard deviation uniform in [low, high] pixels (Pillow's, made of box blurs)."""
 
     neutral = 0.0
 
     def __init__(self, low: float = 0.1, high: float = 3.0, prob: float = 0.5) -> None:
-        super().__init__(prob)
-        if not 0 <= low <= high:
-            raise ValueError(f"应有 0 ≤ low ≤ high，现在 low={low}、high={high}")
-        self.low, self.high = low, high
-
-    def sample(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
-        return rng.uniform(self.low, self.high, count)
+        super().__init__(low, high, prob)
 
     def apply(self, image: np.ndarray, amount: float) -> np.ndarray:
         return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(float(amount))))

@@ -29,6 +29,7 @@ from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.files import write_json
 from paddle_cxr.models.clip_tokenizer import read_json
 from paddle_cxr.models.patch_autoencoder import PatchAutoencoder
+from paddle_cxr.models.shards import shards_of
 from paddle_cxr.models.torch_layout import linear_transposed
 from paddle_cxr.pdparams import one_line, read_pdparams
 from paddle_cxr.registry import accepted_arguments
@@ -183,7 +184,7 @@ def weight_files(folder: Path) -> tuple[list[Path], bool]:
                          folder / f"{stem}.safetensors.index{variant}.json",
                          folder / f"{stem}{variant}.safetensors.index.json"):
                 if file.is_file():
-                    return (_shards(file) if file.suffix == ".json" else [file]), is_torch
+                    return (shards_of(file) if file.suffix == ".json" else [file]), is_torch
     for name, is_torch in (("model_state.pdparams", False), ("model_state.fp16.pdparams", False),
                            *((f"{stem}{variant}.bin", True) for stem in ("diffusion_pytorch_model", "pytorch_model")
                              for variant in ("", ".fp16"))):
@@ -194,17 +195,6 @@ def weight_files(folder: Path) -> tuple[list[Path], bool]:
                         "（发布页上有，或用 diffusers 的 save_pretrained(safe_serialization=True) 转换）")
     raise UserError(f"模型文件夹不完整：{folder} 里没有权重（diffusion_pytorch_model.safetensors、model.safetensors 或 "
                     "model_state.pdparams）；请重新下载")
-
-
-def _shards(index: Path) -> list[Path]:
-    mapping = read_json(index).get("weight_map")
-    names = sorted(set(map(str, mapping.values()))) if isinstance(mapping, dict) else []
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors") or not (index.parent / name).is_file():
-            raise UserError(f"{index} 列出的 {name!r} 不是这个文件夹里的 safetensors；请重新下载")
-    if not names:
-        raise UserError(f"{index} 没有列出任何分片（weight_map）；请重新下载")
-    return [index.parent / name for name in names]
 
 
 # PaddleNLP's names of CLIP's layers and Hugging Face's.

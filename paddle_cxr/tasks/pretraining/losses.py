@@ -23,9 +23,8 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from paddle_cxr.errors import UserError
+from paddle_cxr.models.convirt import lowest_where
 from paddle_cxr.registry import register
-
-_LOWEST = -1e30  # stands for minus infinity, whose product with a gradient of 0 would be NaN
 
 
 @register("vision_language_loss")
@@ -49,12 +48,6 @@ class ContrastiveLoss:
         self.image_weight, self.text_weight = image_weight, text_weight
         self.weights, self.same_text = dict(weights or {}), same_text
 
-    def check(self, names: list[str]) -> None:
-        """Refuse weights for matrices that the model does not have."""
-        for name in self.weights:
-            if name not in names:
-                raise UserError(f"Loss.weights：模型没有 {name!r} 这种相似度（有：{'、'.join(names)}）")
-
     def __call__(self, similarities: dict[str, Tensor], texts: Tensor) -> Tensor:
         """The loss of a batch, averaged over its pairs.
 
@@ -70,7 +63,7 @@ class ContrastiveLoss:
 
     def _of(self, matrix: Tensor, excluded: Tensor | None) -> Tensor:
         if excluded is not None:
-            matrix = paddle.where(excluded, paddle.full([], _LOWEST, matrix.dtype), matrix)
+            matrix = matrix + lowest_where(excluded)
         own = paddle.arange(len(matrix))
         return (self.image_weight * F.cross_entropy(matrix, own)
                 + self.text_weight * F.cross_entropy(matrix.T, own))
