@@ -53,6 +53,7 @@ _MODULES = {
     "generator": ("paddle_cxr.synthesis.generators.phantom", "paddle_cxr.synthesis.generators.folder",
                   "paddle_cxr.synthesis.generators.endpoint", "paddle_cxr.synthesis.generators.diffusers"),
     "pairs": ("paddle_cxr.data.pairs",),
+    "findings": ("paddle_cxr.data.sources",),
     "writer": ("paddle_cxr.synthesis.writers.grammar", "paddle_cxr.synthesis.writers.chat",
                "paddle_cxr.synthesis.writers.local"),
 }

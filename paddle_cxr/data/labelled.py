@@ -27,6 +27,7 @@ class View(Source):
         super().__init__(source.name, source.root, source.classes, [source.records[i] for i in indices])
         self.demo = source.demo
         self.shares = getattr(source, "shares", {})  # of the parts of mixed pairs
+        self.findings = getattr(source, "findings", ())
         self._source, self._indices = source, [int(i) for i in indices]
 
     def read(self, index: int) -> np.ndarray:
@@ -34,6 +35,13 @@ class View(Source):
 
     def locate(self, index: int) -> str:
         return self._source.locate(self._indices[index])
+
+    def annotated(self, index: int, finding: str) -> bool:
+        """See :class:`paddle_cxr.data.findings.FindingsSource`, as the next one."""
+        return self._source.annotated(self._indices[index], finding)
+
+    def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
+        return self._source.mask(self._indices[index], finding, shape)
 
     def fingerprint(self) -> str:
         """As of other sources; over the whole source's, which alone knows what decides made-up pictures."""
