@@ -4,7 +4,7 @@
 
 Without a folder the films are phantoms of 512 x 512 pixels, which the judge was not made for: a check that it runs.  A
 folder's films are counted by class (the folder they lie in, or the column ``label`` of its ``index.csv``).  Every film
-is spoiled in each of the eleven ways of paddle_cxr/synthesis/quality/spoil.py, with the randomness of its number; a
+is spoiled in each of the eleven ways of paddle_cxr/data/spoil.py, with the randomness of its number; a
 copy is rejected when any question is answered with no, the paper's rule for a drawn image.
 """
 
@@ -83,7 +83,7 @@ def judge_all(films: list[tuple[str, object]]) -> tuple[Counter[str], Counter[st
 
     from paddle_cxr.synthesis.quality.measured import MeasuredJudge
     from paddle_cxr.synthesis.quality.rules import fails
-    from paddle_cxr.synthesis.quality.spoil import SPOILINGS
+    from paddle_cxr.data.spoil import SPOILINGS
 
     judge, kept, rejected, seconds, count = MeasuredJudge(), Counter(), Counter(), 0.0, 0
     other = read(*films[-1])

@@ -88,6 +88,8 @@ class SamplerSection(Section):
     shuffle: bool = Field(True, description="每轮打乱")
     drop_last: bool = Field(False, description="丢弃最后不满的一批")
     balance: bool = Field(False, description="按类别频率的倒数有放回抽样")
+    samples_per_epoch: int | None = Field(None, ge=1, description="一轮看多少张；null：全部。写了它，"
+                                                                  "大小不同的数据集每轮步数相同")
 
 
 class LoaderSection(Section):

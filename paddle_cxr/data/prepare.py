@@ -11,17 +11,21 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from paddle_cxr.data.annotations import Annotations, inspect_annotations
+from paddle_cxr.data.findings import FindingsRecord, FindingsSource
+from paddle_cxr.data.prepare_labels import Labels, counts_text, labels_of
 from paddle_cxr.data.records import Record, Source
 from paddle_cxr.data.splits import SUBSETS, patient_overlap
 from paddle_cxr.data.verify import NOTES, Duplicate, Inspection, find_duplicates, groups, inspect_all
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 
-_COLUMNS = ("file", "label", "patient_id", "fold", "split", "width", "height", "sha256", "notes")
+_COLUMNS = ("patient_id", "fold", "split", "width", "height", "sha256", "notes")
+_BOX = ("file", "finding", "x", "y", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,14 @@ class _Item:
 
 def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, output: str | Path,
             on_error: Literal["error", "skip"] = "error", duplicates: Literal["report", "drop", "error"] = "report",
-            workers: int | Literal["auto"] = "auto") -> dict[str, Any]:
+            workers: int | Literal["auto"] = "auto", absent: Sequence[str] = ()) -> dict[str, Any]:
     """Verify every image of ``source``, split it, and write lists and a report into ``output``.
 
-    Written: ``list.csv`` (readable by ListFile with the source's root), one list a subset, ``duplicates.csv`` where
-    there are any, ``skipped.csv`` where images were left out, and ``report.json``, which is also returned.
+    Of a source of findings the boxes and masks are verified too; a mask that cannot be used counts as a broken image.
+
+    Written: ``list.csv`` (readable by ListFile, or by FindingsFile with ``boxes.csv``, with the source's root), one
+    list a subset, ``duplicates.csv`` where there are any, ``skipped.csv`` where images were left out, ``absent.csv``
+    where images are not on disk, and ``report.json``, which is also returned.
 
     Args:
         split: see :mod:`paddle_cxr.data.splits`; applied to what is kept.
@@ -48,6 +55,7 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
         duplicates: ``report``; ``drop``: keep the first of the copies, or none where their labels differ, since at
             least one is wrong; ``error``: stop where a copy lies in two subsets or has two labels.
         workers: number of processes, or ``auto``.
+        absent: images that the data set names and the disk lacks, which the source left out.
 
     Raises:
         UserError: the source is not on disk, unreadable images or duplicates as above, nothing left of the data set or
@@ -56,9 +64,12 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
     started = time.monotonic()
     if source.demo:
         raise UserError("内置仿真数据（phantom）是读取时画出来的，没有文件可检查；请把 DataLoader.Source 指向真实数据")
-    output = Path(output)
+    output, labels = Path(output), labels_of(source)
     places = [source.locate(index) for index in range(len(source.records))]
     items = [_Item(*one) for one in zip(source.records, inspect_all(places, workers), places, strict=True)]
+    annotations = None
+    if isinstance(source, FindingsSource):
+        items, annotations = _with_annotations(source, items)
 
     broken = [item for item in items if item.seen.error]
     if broken and on_error == "error":
@@ -71,41 +82,43 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
     pairs = find_duplicates([item.seen for item in kept])
     found = list(zip(pairs, [(kept[pair.first], kept[pair.second]) for pair in pairs], strict=True))
     if duplicates == "drop":
-        kept, dropped = _drop(kept, pairs)
+        kept, dropped = _drop(kept, pairs, labels)
         left_out += dropped
     if not kept:
         raise UserError(f"数据 {source.root} 检查后没有剩下可用的图像")
-    _check_classes_left(source, kept)
+    labels.check_left([item.record for item in kept])
     subsets = split([item.record for item in kept])
     subset_of = {item.record.path: subset for item, subset in zip(kept, subsets, strict=True)}
-    copies = [_describe(source, pair, two, subset_of) for pair, two in found]
+    copies = [_describe(labels, pair, two, subset_of) for pair, two in found]
     if duplicates == "error":
         _refuse(copies)
 
-    report = _report(source, kept, subsets, left_out, copies)
+    report = _report(source, labels, kept, subsets, left_out, copies)
+    report["absent"] = list(absent)
+    if annotations is not None:
+        report["annotations"] = {"boxes": dict(annotations.boxes), "masks": dict(annotations.masks),
+                                 "outside": annotations.outside, "empty": annotations.empty}
     report["split"] = type(split).__name__
     report["output"] = str(output)
     report["seconds"] = round(time.monotonic() - started, 1)
-    _write(source, output, kept, subsets, left_out, copies, report)
+    _write(labels, output, kept, subsets, left_out, copies, report)
     return report
 
 
-def _check_classes_left(source: Source, kept: Sequence[_Item]) -> None:
-    """A class that lost all its images would silently become one the model never sees."""
-    left = {item.record.label for item in kept}
-    had = source.counts()
-    gone = [f"{info.name}（原有 {had[info.name]} 张）" for label, info in enumerate(source.classes)
-            if had[info.name] and label not in left]
-    if gone:
-        raise UserError(f"数据 {source.root} 检查后，类别 {'、'.join(gone)} 一张可用的图像也没有剩下；请修复这些图像，"
-                        "或从 Global.classes 中去掉该类")
+def _with_annotations(source: FindingsSource, items: Sequence[_Item]) -> tuple[list[_Item], Annotations]:
+    """The items, those broken whose boxes or masks are."""
+    found = inspect_annotations(source, [None if item.seen.error else (item.seen.height, item.seen.width)
+                                         for item in items])
+    return [replace(item, seen=replace(item.seen, error=found.errors[index], error_kind="annotation"))
+            if index in found.errors else item for index, item in enumerate(items)], found
 
 
-def _drop(kept: list[_Item], pairs: Sequence[Duplicate]) -> tuple[list[_Item], list[tuple[_Item, str, str]]]:
+def _drop(kept: list[_Item], pairs: Sequence[Duplicate], labels: Labels
+          ) -> tuple[list[_Item], list[tuple[_Item, str, str]]]:
     dropped: dict[int, tuple[str, str]] = {}
     for copies in groups(pairs):
         first = kept[copies[0]]
-        if len({kept[index].record.label for index in copies}) > 1:
+        if not all(labels.agree(kept[index].record, first.record) for index in copies):
             dropped.update({index: ("duplicate_label", "同一图像有不同的标签") for index in copies})
         else:
             dropped.update({index: ("duplicate", f"与 {first.record.path} 重复") for index in copies[1:]})
@@ -113,12 +126,12 @@ def _drop(kept: list[_Item], pairs: Sequence[Duplicate]) -> tuple[list[_Item], l
             [(kept[index], *dropped[index]) for index in sorted(dropped)])
 
 
-def _describe(source: Source, pair: Duplicate, two: tuple[_Item, _Item], subset_of: dict[str, str]) -> dict[str, Any]:
+def _describe(labels: Labels, pair: Duplicate, two: tuple[_Item, _Item], subset_of: dict[str, str]) -> dict[str, Any]:
     """One pair of copies as a row of ``duplicates.csv``; ``flags`` says why it is worse than untidy."""
     one, other = (item.record for item in two)
     subsets = [subset_of.get(record.path, "") for record in (one, other)]  # "" for an image that was dropped
     flags = []
-    if one.label != other.label:
+    if not labels.agree(one, other):
         flags.append("labels")
     if all(subsets) and subsets[0] != subsets[1]:
         flags.append("subsets")
@@ -126,9 +139,9 @@ def _describe(source: Source, pair: Duplicate, two: tuple[_Item, _Item], subset_
         flags.append("folds")
     if one.patient_id != other.patient_id:
         flags.append("patients")
-    names = [source.classes[record.label].name for record in (one, other)]
     return {"kind": pair.kind, "correlation": round(pair.correlation, 4), "flags": flags, "first": one.path,
-            "second": other.path, "labels": names, "subsets": subsets, "patients": [one.patient_id, other.patient_id]}
+            "second": other.path, "labels": [labels.name(one), labels.name(other)], "subsets": subsets,
+            "patients": [one.patient_id, other.patient_id]}
 
 
 def _refuse(copies: Sequence[dict[str, Any]]) -> None:
@@ -148,11 +161,13 @@ def _line(copy: dict[str, Any]) -> str:
     return f"{copy['first']} = {copy['second']}：{'，'.join([kind, *(words[flag] for flag in copy['flags'])])}"
 
 
-def _report(source: Source, kept: Sequence[_Item], subsets: Sequence[str],
+def _report(source: Source, labels: Labels, kept: Sequence[_Item], subsets: Sequence[str],
             left_out: Sequence[tuple[_Item, str, str]], copies: Sequence[dict[str, Any]]) -> dict[str, Any]:
     records = [item.record for item in kept]
-    counts = Counter(zip(subsets, (record.label for record in records), strict=True))
-    names = [name for name in (*SUBSETS, "all") if name in set(subsets)]
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record, subset in zip(records, subsets, strict=True):
+        members[subset].append(record)
+    names = [name for name in (*SUBSETS, "all") if name in members]
     patients = defaultdict(set)
     notes: dict[str, list[str]] = defaultdict(list)
     for item, subset in zip(kept, subsets, strict=True):
@@ -163,8 +178,8 @@ def _report(source: Source, kept: Sequence[_Item], subsets: Sequence[str],
     return {
         "source": source.name, "root": str(source.root), "fingerprint": source.fingerprint(),
         "images": len(source.records), "kept": len(kept),
-        "counts": {name: {info.name: counts[name, label] for label, info in enumerate(source.classes)}
-                   for name in names},
+        "sizes": {name: len(members[name]) for name in names},
+        "counts": {name: labels.counts(members[name]) for name in names},
         "without_patient_id": sum(record.patient_id is None for record in records),
         "patients": {name: len(patients[name]) for name in names},
         "patient_overlap": patient_overlap(records, subsets),
@@ -175,32 +190,42 @@ def _report(source: Source, kept: Sequence[_Item], subsets: Sequence[str],
     }
 
 
-def _write(source: Source, output: Path, kept: Sequence[_Item], subsets: Sequence[str],
+def _write(labels: Labels, output: Path, kept: Sequence[_Item], subsets: Sequence[str],
            left_out: Sequence[tuple[_Item, str, str]], copies: Sequence[dict[str, Any]],
            report: dict[str, Any]) -> None:
-    extra = sorted({key for item in kept for key in item.record.extra} - set(_COLUMNS))
+    header = ["file", *labels.columns, *_COLUMNS]
+    extra = sorted({key for item in kept for key in _extra(item.record)} - set(header))
     rows: dict[str, list[list[object]]] = {subset: [] for subset in ("list", *SUBSETS)}
     for item, subset in zip(kept, subsets, strict=True):
-        row = _row(source, item, subset, extra)
+        row = _row(labels, item, subset, extra)
         rows["list"].append(row)
         if subset in rows:
             rows[subset].append(row)
     for name, table in rows.items():
-        _write_table(output / f"{name}.csv", [*_COLUMNS, *extra], table)
+        _write_table(output / f"{name}.csv", [*header, *extra], table)
     _write_table(output / "skipped.csv", ["file", "label", "kind", "reason"],
-                 [[item.record.path, source.classes[item.record.label].name, kind, reason]
-                  for item, kind, reason in left_out])
+                 [[item.record.path, labels.name(item.record), kind, reason] for item, kind, reason in left_out])
     _write_table(output / "duplicates.csv", ["first", "second", "kind", "correlation", "labels", "subsets", "flags"],
                  [[one["first"], one["second"], one["kind"], one["correlation"], *(" ".join(one[key]) for key in
                    ("labels", "subsets", "flags"))] for one in copies])
+    _write_table(output / "boxes.csv", _BOX, [
+        [item.record.path, box.finding, box.x, box.y, box.width, box.height] for item in kept
+        if isinstance(item.record, FindingsRecord) for box in item.record.boxes])
+    _write_table(output / "absent.csv", ["file"], [[name] for name in report["absent"]])
     write_json(output / "report.json", report)
 
 
-def _row(source: Source, item: _Item, subset: str, extra: Sequence[str]) -> list[object]:
-    record, seen = item.record, item.seen
-    return [record.path, source.classes[record.label].name, record.patient_id or "",
+def _extra(record: Record) -> dict[str, str]:
+    """What else is known of a record, as text by column."""
+    view = record.view if isinstance(record, FindingsRecord) else ""
+    return {**({"view": view} if view else {}), **record.extra}
+
+
+def _row(labels: Labels, item: _Item, subset: str, extra: Sequence[str]) -> list[object]:
+    record, seen, others = item.record, item.seen, _extra(item.record)
+    return [record.path, *labels.cells(record), record.patient_id or "",
             "" if record.fold is None else record.fold, subset, seen.width, seen.height, seen.sha256,
-            " ".join(seen.notes), *(record.extra.get(key, "") for key in extra)]
+            " ".join(seen.notes), *(others.get(key, "") for key in extra)]
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -218,10 +243,15 @@ def summary(report: dict[str, Any]) -> str:
     lines = [f"数据 {report['source']}（{report['root']}）：{report['images']} 张，可用 {report['kept']} 张，"
              f"用时 {report['seconds']} 秒"]
     lines += [f"提示：{notice}" for notice in report["notices"]]
+    if report["absent"]:
+        lines.append(f"不在磁盘上：{len(report['absent'])} 张，名单见 absent.csv")
+    if "annotations" in report:
+        lines.append("各征象（finding）：有/没有/未知")
     for subset, counts in report["counts"].items():
         number = report["patients"][subset]
-        lines.append(f"  {subset:8s}{sum(counts.values()):6d} 张（{'，'.join(f'{k} {v}' for k, v in counts.items())}）"
+        lines.append(f"  {subset:8s}{report['sizes'][subset]:6d} 张" + (f"（{counts_text(counts)}）" if counts else "")
                      + (f"，{number} 位患者" if number else ""))
+    lines += _annotation_lines(report.get("annotations"))
     lines.append(_overlap_line(report))
     kinds = Counter(one["kind"] for one in report["left_out"])
     if kinds:
@@ -234,14 +264,29 @@ def summary(report: dict[str, Any]) -> str:
                      "名单见 duplicates.csv")
         worst = sorted(copies, key=lambda one: -len({"labels", "subsets", "folds"} & set(one["flags"])))
         lines += [f"  {_line(one)}" for one in worst[:10]]
+    return "\n".join([*lines, *_advice(report)])
+
+
+def _annotation_lines(seen: dict[str, Any] | None) -> list[str]:
+    if seen is None:
+        return []
+    lines = [f"标注框（box）：{_counted(seen['boxes']) or '没有'}；"
+             f"可用的掩膜（mask，框也算）：{_counted(seen['masks']) or '没有'}"]
+    words = {"outside": "标注框伸出图像", "empty": "有征象而掩膜是空的"}
+    return lines + [f"!! {words[key]}：{len(seen[key])} 张，例如 {seen[key][0]}" for key in words if seen[key]]
+
+
+def _advice(report: dict[str, Any]) -> list[str]:
+    """How to use what was written."""
+    if "annotations" in report:
+        return [f"已写入 {report['output']}；训练仍用原来的 DataLoader.Source，坏图可设 DataLoader.on_error=skip 略过"]
     # Published reads the split column just written, and needs to be told where to take validation images from when it
     # names none; NoSplit leaves nothing for it to read.
     published = "Published" if "val" in report["counts"] else "Published, val: 0.1"
     rule = "NoSplit" if report["split"] == "NoSplit" else published
-    lines += [f"已写入 {report['output']}；训练时可用：", "  DataLoader:",
-              f"    Source: {{name: ListFile, root: {report['root']}, file: {report['output']}/list.csv}}",
-              f"    Split: {{name: {rule}}}"]
-    return "\n".join(lines)
+    return [f"已写入 {report['output']}；训练时可用：", "  DataLoader:",
+            f"    Source: {{name: ListFile, root: {report['root']}, file: {report['output']}/list.csv}}",
+            f"    Split: {{name: {rule}}}"]
 
 
 def _overlap_line(report: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -102,6 +102,42 @@ class Preprocess:
         pixels = clahe(np.asarray(picture)) if self.equalize == "clahe" else np.asarray(picture)
         return _pad(pixels, self.image_shape[1:])
 
+    def mask_geometry(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the picture as published → the mask of what :meth:`geometry` makes of it.
+
+        Args:
+            mask: bool ``[h, w]``, of the picture's size.
+
+        Returns:
+            bool ``[H, W]``: a pixel is in the mask where half of what it shows or more is; padding is not.
+        """
+        share = Image.fromarray(np.asarray(mask, bool).astype(np.float32))
+        size, box = _placement(share.size[::-1], self.image_shape[1:], self.resize)
+        # PIL's box filter: the mean of the pixels whose centres a new pixel covers; the nearest where it is enlarged.
+        share = share.resize(size[::-1], Image.Resampling.BOX, box=box)
+        return _pad(np.asarray(share) >= 0.5, self.image_shape[1:])
+
+    def undo_geometry(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Values over the model's input → over the picture as published: the way back from :meth:`geometry`.
+
+        Bilinear between the centres of the values, the outermost ones reaching on to the edge.  Padding is cut away:
+        where there is a value for every pixel of the input, none of the padding's enters the result.
+
+        Args:
+            values: finite float ``[H', W']``, spread evenly over the input: one a pixel, or a coarser map of regions.
+            shape: (h, w) of the picture as published.
+
+        Returns:
+            float64 ``[h, w]``; NaN where the picture was cropped away.
+        """
+        size, box = _placement(shape, self.image_shape[1:], self.resize)
+        left, top, right, bottom = box or (0, 0, shape[1], shape[0])
+        values = np.asarray(values, np.float64)
+        rows = _way_back(shape[0], (top, bottom), size[0], self.image_shape[1], values.shape[0])
+        columns = _way_back(shape[1], (left, right), size[1], self.image_shape[2], values.shape[1])
+        down = _between(values[rows.before], values[rows.after], rows.weight[:, None])
+        return _between(down[:, columns.before], down[:, columns.after], columns.weight)
+
     def geometry_dict(self) -> dict[str, Any]:
         """The settings that decide what :meth:`geometry` returns: part of the cache's key."""
         return {"version": GEOMETRY_VERSION, "shape": list(self.cached_shape), "resize": self.resize,
@@ -182,18 +218,60 @@ def _resize(picture: Image.Image, size: tuple[int, int], how: str) -> Image.Imag
     trained with, and unlike Lanczos it draws no bright rims along edges.  reducing_gap 3 first averages whole blocks
     where a film shrinks more than six-fold (4000-pixel originals): several times faster, nearly the same picture.
     """
-    height, width = size
-    box = None
-    if how == "letterbox":
-        scale = min(width / picture.width, height / picture.height)
-        width = min(width, max(1, round(picture.width * scale)))
-        height = min(height, max(1, round(picture.height * scale)))
-    elif how == "crop":
-        scale = max(width / picture.width, height / picture.height)
-        cut_x, cut_y = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
-        box = (max(cut_x, 0), max(cut_y, 0), min(picture.width - cut_x, picture.width),
-               min(picture.height - cut_y, picture.height))
+    (height, width), box = _placement((picture.height, picture.width), size, how)
     return picture.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+
+
+def _placement(shape: tuple[int, int], size: tuple[int, int], how: str
+               ) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
+    """What part of a picture is shown how large.
+
+    Args:
+        shape: (h, w) of the picture; size: (H, W) of the model's input; how: ``resize``.
+
+    Returns:
+        (H, W) of what is shown, before padding, and what is: (left, top, right, bottom) in pixels of the picture, None
+        for all of it.
+    """
+    height, width = size
+    if how == "letterbox":
+        scale = min(width / shape[1], height / shape[0])
+        return (min(height, max(1, round(shape[0] * scale))), min(width, max(1, round(shape[1] * scale)))), None
+    if how == "crop":
+        scale = max(width / shape[1], height / shape[0])
+        cut_x, cut_y = (shape[1] - width / scale) / 2, (shape[0] - height / scale) / 2
+        return size, (max(cut_x, 0), max(cut_y, 0), min(shape[1] - cut_x, shape[1]), min(shape[0] - cut_y, shape[0]))
+    return size, None
+
+
+class _WayBack(NamedTuple):
+    """For every pixel along a side of the picture: the values before and after it, and the weight of the latter."""
+
+    before: np.ndarray  # int64 [length]
+    after: np.ndarray
+    weight: np.ndarray  # float64 [length], NaN where the picture was not shown
+
+
+def _way_back(length: int, shown: tuple[float, float], scaled: int, side: int, values: int) -> _WayBack:
+    """Where pixels of the picture lie among the values of a map, along one side.
+
+    Args:
+        length: of the picture; shown: from where to where of it was shown; scaled: pixels of the input that show it.
+        side: of the input, with padding; values: how many the map has over it.
+    """
+    centres = np.arange(length) + 0.5
+    place = (centres - shown[0]) * (scaled / (shown[1] - shown[0]))  # in input pixels, from the first with any
+    # Not further out than the outermost pixels' centres: beyond them the padding would be mixed in.
+    place = np.clip(place, 0.5, scaled - 0.5) + (side - scaled) // 2
+    place = np.clip(place * (values / side) - 0.5, 0, values - 1)
+    before = np.floor(place).astype(np.int64)
+    weight = np.where((centres >= shown[0]) & (centres <= shown[1]), place - before, np.nan)
+    return _WayBack(before, np.minimum(before + 1, values - 1), weight)
+
+
+def _between(before: np.ndarray, after: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The weighted mean, written so that equal values stay exactly equal."""
+    return before + weight * (after - before)
 
 
 def _pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -201,7 +279,7 @@ def _pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return np.ascontiguousarray(image)
     top, left = (size[0] - image.shape[0]) // 2, (size[1] - image.shape[1]) // 2
-    padded = np.zeros((*size, *image.shape[2:]), np.uint8)
+    padded = np.zeros((*size, *image.shape[2:]), image.dtype)
     padded[top:top + image.shape[0], left:left + image.shape[1]] = image
     return padded
 

@@ -29,6 +29,8 @@ class MicroBatchSampler:
         seed: of the order.
         weights: ``[n]``, draw n pictures with replacement in proportion to these (see :func:`balanced_weights`);
             ``shuffle`` then has nothing to add.
+        samples_per_epoch: pictures an epoch; None: n.  Where there are fewer, the next epoch goes on with those that
+            are left; where there are more, they come again.  So data sets of any size get the same number of steps.
 
     Attributes:
         steps_per_epoch: global batches an epoch.
@@ -40,7 +42,7 @@ class MicroBatchSampler:
 
     def __init__(self, n: int, batch_size: int, micro_batches: int = 1, rank: int = 0, world_size: int = 1,
                  shuffle: bool = True, drop_last: bool = False, seed: int = 0,
-                 weights: Sequence[float] | np.ndarray | None = None) -> None:
+                 weights: Sequence[float] | np.ndarray | None = None, samples_per_epoch: int | None = None) -> None:
         if micro_batches < world_size:
             raise UserError(f"Global.micro_batches：每批（batch）切成 {micro_batches} 份，不够 {world_size} 个进程分；"
                             f"请用 -o Global.micro_batches={world_size}")
@@ -49,13 +51,15 @@ class MicroBatchSampler:
                             f"（批归一化需要），请设为至少 {2 * micro_batches}")
         if weights is not None and len(weights) != n:
             raise ValueError(f"{len(weights)} weights for {n} pictures")
-        full, rest = divmod(n, batch_size)
+        drawn = n if samples_per_epoch is None else samples_per_epoch
+        full, rest = divmod(drawn, batch_size)
         self.steps_per_epoch = full + (not drop_last and rest >= 2 * micro_batches)
         if self.steps_per_epoch == 0:
             needed = batch_size if drop_last else 2 * micro_batches
-            raise UserError(f"训练图像只有 {n} 张，凑不满一批（batch，至少需要 {needed} 张）；"
+            few = f"训练图像{'只有' if drawn == n else '每轮只取'} {drawn} 张"
+            raise UserError(f"{few}，凑不满一批（batch，至少需要 {needed} 张）；"
                             "请增加数据，或减小 batch_size" + ("，或设 drop_last: false" if drop_last else ""))
-        self.n, self.batch_size, self.micro_batches = n, batch_size, micro_batches
+        self.n, self.drawn, self.batch_size, self.micro_batches = n, drawn, batch_size, micro_batches
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.seed = shuffle, seed
         self.weights = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
@@ -73,7 +77,8 @@ class MicroBatchSampler:
     def __iter__(self) -> Iterator[list[Key]]:
         """This rank's parts, one at a time, from ``start_step`` of ``epoch`` on."""
         epoch, order = self.epoch, self._order(self.epoch)
-        repeats = _repeats(order) if self.weights is not None else np.zeros_like(order)
+        once = self.weights is None and self.drawn == self.n
+        repeats = np.zeros_like(order) if once else _repeats(order)
         for step in self._parts()[self.start_step:]:
             for part in step[self.rank::self.world_size]:
                 yield [Key(epoch, int(order[place]), int(repeats[place])) for place in part]
@@ -84,15 +89,25 @@ class MicroBatchSampler:
         return (self.steps_per_epoch - self.start_step) * parts
 
     def _order(self, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng((SHUFFLE_STREAM, self.seed, epoch))
         if self.weights is not None:
-            return rng.choice(self.n, self.n, p=self.weights)
-        return rng.permutation(self.n) if self.shuffle else np.arange(self.n)
+            rng = np.random.default_rng((SHUFFLE_STREAM, self.seed, epoch))
+            return rng.choice(self.n, self.drawn, p=self.weights)
+        # An epoch is a piece of an endless row of passes through all pictures, each pass in an order of its own.
+        first, last = epoch * self.drawn, (epoch + 1) * self.drawn
+        passes = range(first // self.n, -(-last // self.n))
+        row = np.concatenate([self._pass(number) for number in passes])
+        return row[first - passes.start * self.n:last - passes.start * self.n]
+
+    def _pass(self, number: int) -> np.ndarray:
+        """Every picture once."""
+        if not self.shuffle:
+            return np.arange(self.n)
+        return np.random.default_rng((SHUFFLE_STREAM, self.seed, number)).permutation(self.n)
 
     def _parts(self) -> list[list[np.ndarray]]:
         """Per global batch, per part, places in the epoch's order."""
         starts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
-        return [np.array_split(np.arange(start, min(start + self.batch_size, self.n)), self.micro_batches)
+        return [np.array_split(np.arange(start, min(start + self.batch_size, self.drawn)), self.micro_batches)
                 for start in starts]
 
 

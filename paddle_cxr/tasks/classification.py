@@ -66,7 +66,8 @@ class ClassificationTask:
             micro_batches=self.world.size if parts == "auto" else parts,
             rank=self.world.rank, world_size=self.world.size, shuffle=sampling.shuffle,
             drop_last=sampling.drop_last, seed=recipe.Global.seed,
-            weights=balanced_weights(self.data.labels[self.train]) if sampling.balance else None)
+            weights=balanced_weights(self.data.labels[self.train]) if sampling.balance else None,
+            samples_per_epoch=sampling.samples_per_epoch)
 
     def plan(self, epoch: int) -> Sequence[Sequence[np.ndarray]]:
         """See :class:`paddle_cxr.engine.trainer.Task`."""

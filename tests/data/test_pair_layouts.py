@@ -41,7 +41,8 @@ def error(match: str, make, *arguments, **options) -> None:
 
 @pytest.mark.parametrize(("view", "frontal"), [
     ("PA", True), ("ap", True), ("AP Supine", True), ("Frontal", True), ("antero-posterior", True), ("LATERAL", False),
-    ("LL", False), ("", False), ("apical", False), ("Paddle", False)])
+    ("LL", False), ("", False), ("apical", False), ("Paddle", False), ("AP_horizontal", True), ("胸部正位", True),
+    ("站立后前位", True), ("前后位（卧位）", True), ("侧位", False), ("正侧位", False), ("正位+侧位", False)])
 def test_frontal_views(view, frontal):
     assert is_frontal(view) == frontal
 
@@ -96,11 +97,13 @@ def mimic(root: Path, zipped: bool = False, reports: str = "folder") -> Path:
     else:
         write(root / "mimic_cxr_sectioned.csv", ["study", "impression", "findings", "last_paragraph", "comparison"],
               ["s50414267", "Normal.", "Clear lungs.", "", ""], ["s57375967", "", "", "Small effusion.", ""],
-              ["s50985099", "Edema.", "", "", ""], ["s51967845", "", "", "", "None."], ["s1", "Another.", "", "", ""])
+              ["s50985099", "Edema.", "", "", ""], ["s51967845", "", "", "", "None."], ["s1", "Another.", "", "", ""],
+              zipped=reports == "zipped table")
     return root
 
 
-@pytest.mark.parametrize(("zipped", "reports"), [(False, "folder"), (True, "zip"), (True, "table")])
+@pytest.mark.parametrize(("zipped", "reports"), [(False, "folder"), (True, "zip"), (True, "table"),
+                                                 (True, "zipped table")])
 def test_mimic(tmp_path, zipped, reports):
     root = mimic(tmp_path / "mimic", zipped, reports)
     pairs = build("pairs", {"name": "MimicCxrPairs", "root": str(root)}, "Data")
@@ -232,6 +235,21 @@ def test_iu_xray_from_open_i(tmp_path):
     assert [record.id for record in frontal.records] == ["1_IM-0001-4001"] and "体位不明 2 张" in frontal.notices[1]
 
 
+@pytest.mark.parametrize(("reports", "images"), [(".", "."), ("reports", "images"),
+                                                 ("NLMCXR_reports", "images/NLMCXR_png")])
+def test_open_i_as_people_unpack_it(tmp_path, reports, images):
+    """The two archives into folders of their own; that of the images has no folder inside."""
+    whole, root = open_i(tmp_path / "whole"), tmp_path / "iu"
+    (root / images).mkdir(parents=True)
+    for file in (whole / "NLMCXR_png").iterdir():
+        file.rename(root / images / file.name)
+    (root / reports).mkdir(exist_ok=True)
+    (whole / "ecgen-radiology").rename(root / reports / "ecgen-radiology")
+    pairs = IuXrayPairs(str(root))
+    assert [record.patient_id for record in pairs.records] == ["iu-1", "iu-10", "iu-10"]
+    assert pairs.read(0)[0, 0] == 1 and pairs.read(2)[0, 0] == 10
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><eCitation>&b;</eCitation>'
 
 
@@ -263,11 +281,27 @@ def test_iu_xray_refuses(tmp_path):
     error("没有 indiana_projections.csv", IuXrayPairs, str(root))
 
 
+def test_images_that_are_not_there_may_be_left_out(tmp_path):
+    """As the recipe's on_error says, in a source and in those made of it."""
+    root = kaggle(tmp_path / "iu")
+    gone = root / "images/images_normalized" / PROJECTIONS[1][1]
+    gone.unlink()
+    spec = {"name": "IuXrayPairs", "root": str(root)}
+    mixed = {"name": "MixedPairs", "parts": {"real": {"source": {"name": "ShuffledPairs", "source": spec}}}}
+    for one in (spec, mixed):
+        error(f"projections.csv:2：找不到图像 .*{PROJECTIONS[1][1]}.*on_error: skip", build, "pairs", one, "Data")
+        pairs = build("pairs", one, "Data", on_error="skip")
+        assert len(pairs.records) == 2
+        assert any(f"略过 1 张找不到的图像：{gone}" in notice for notice in pairs.notices)
+    with pytest.raises(UserError, match="没有参数 'on_error'"):  # a key of DataLoader, not of a source
+        build("pairs", spec | {"on_error": "skip"}, "Data", on_error="error")
+
+
 # The data guide
 
 
 def test_the_guide_shows_sources_that_exist(root):
-    page = (root / "docs/data.md").read_text(encoding="utf-8")
+    page = (root / "docs/data.md").read_text(encoding="utf-8").split("\n## 图文对\n")[1].split("\n## ")[0]
     shown = [yaml.safe_load(text) for text in re.findall(r"^```\n(Source:.*?)^```$", page, re.MULTILINE | re.DOTALL)]
     assert len(shown) >= 6
     for section in shown:

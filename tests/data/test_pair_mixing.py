@@ -118,6 +118,26 @@ def test_mixed_pairs_refuse(real, part, match):
     error(match, MixedPairs, {"real": {"source": real, **part}, "synthetic": {"source": SYNTHETIC}})
 
 
+def test_weights_within_a_part_are_refused(real):
+    """They would be lost: what is drawn is decided by the outer parts."""
+    inner = {"name": "MixedPairs", "parts": {"a": {"source": real, "weight": 3.0}}}
+    for source in (inner, {"name": "ShuffledPairs", "source": inner}):
+        error("parts.both.source：里面的混合也写了 weight", MixedPairs, {"both": {"source": source}})
+    del inner["parts"]["a"]["weight"]
+    assert len(MixedPairs({"both": {"source": inner, "weight": 1.0}}).records) == 120
+
+
+def test_a_fraction_of_what_is_divided_later_is_told(real):
+    """The test images would then become fewer with the fraction."""
+    def said(**part) -> str:
+        return MixedPairs({"fake": {"source": SYNTHETIC, **part}}).notices[-1]
+
+    assert said(fraction=0.5).startswith("fake：用 20／40 对；!! 这一部分还没有划分")
+    assert "parts.fake.split" in said(fraction=0.5)
+    assert said() == "fake：用 40／40 对" and said(fraction=0.5, split="train") == "fake：用 20／40 对"
+    assert "没有划分" not in MixedPairs({"real": {"source": real, "fraction": 0.5}}).notices[-1]
+
+
 def test_mixed_pairs_need_parts(real):
     error("至少写一部分", MixedPairs, {})
     error("不能为空，也不能有斜线", MixedPairs, {"a/b": {"source": real}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -86,6 +87,44 @@ def test_table(folder):
     assert one.extra == {"age": "60"} and other.patient_id is None and other.split is None
     tabbed = PairsFile(table(folder, "image\timpression\nimages/0.png\tA, b.\n", "pairs.tsv"))
     assert tabbed.records[0].prompt == "A, b."
+
+
+WHOLE = "FINAL REPORT\n INDICATION: Cough.\n\n FINDINGS: Lungs are clear.\n\n IMPRESSION:\n 1. Normal."
+ZH = "检查方法：DR\n影像所见：双肺纹理清晰。心影不大。\n诊断意见：心肺未见异常。\n报告医师：张三  审核医师：李四"
+
+
+def test_whole_reports_are_cut_into_their_sections(folder):
+    """As a report was written, in JSONL and in a cell of a table with several lines; given sections come first."""
+    rows = [{"image": "images/0.png", "report": WHOLE}, {"image": "images/1.png", "report": ZH},
+            {"image": "images/2.png", "report": WHOLE, "impression": "Mine."}]
+    one, chinese, own = PairsFile(lines(folder, *rows)).records
+    assert (one.findings, one.impression) == ("Lungs are clear.", "1. Normal.")
+    assert (chinese.findings, chinese.impression) == ("双肺纹理清晰。心影不大。", "心肺未见异常。")
+    assert (own.findings, own.impression) == ("", "Mine.")
+    text = f'image,text\nimages/0.png,"{WHOLE}"\nimages/1.png,Findings: Clear. Impression: Normal.\nimages/2.png,\n'
+    pairs = PairsFile(table(folder, text), columns={"report": "text"})
+    assert [(record.findings, record.impression) for record in pairs.records] == [
+        ("Lungs are clear.", "1. Normal."), ("Clear.", "Normal.")]
+    assert "1 行没有报告" in pairs.notices[0]
+    plain = PairsFile(table(folder, "image,report\nimages/0.png,Clear lungs.\n"))
+    assert plain.records[0].prompt == "Clear lungs."
+
+
+def test_absent_images_are_named_and_left_out(folder):
+    rows = [{"image": f"images/{number}.png", "impression": "A."} for number in (0, 7, 8)]
+    file = lines(folder, *rows)
+    error("pairs.jsonl:2：找不到图像 .*7.png.*on_error: skip", PairsFile, file)
+    pairs = PairsFile(file, on_error="skip")
+    assert [record.path for record in pairs.records] == ["images/0.png"]
+    assert re.search(r"略过 2 张找不到的图像：.*images/7.png、.*images/8.png$", pairs.notices[-1])
+    error("一个图文对也没有（.*略过 1 张", PairsFile, lines(folder, rows[1]), on_error="skip")
+
+
+def test_numbers_and_words_that_people_write(folder):
+    row = {"image": "images/0.png", "impression": "A.", "id": 7, "patient_id": 12, "split": "validation"}
+    record, = PairsFile(lines(folder, row)).records
+    assert (record.id, record.patient_id, record.split) == ("7", "12", "val")
+    error("pairs.jsonl:1：split 为 'dev'", PairsFile, lines(folder, row | {"split": "dev"}))
 
 
 def test_the_fingerprint_names_images_and_reports(folder):

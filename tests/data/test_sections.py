@@ -54,6 +54,15 @@ def test_sections_of_a_mimic_report(impression):
     ("IMPRESSION: One.\n ADDENDUM: x\n IMPRESSION: Two.", {"IMPRESSION": "One.\n\nTwo.", "ADDENDUM": "x"}),
     ("影像所见：双肺清晰。\n诊断意见：心肺未见异常。", {"FINDINGS": "双肺清晰。", "IMPRESSION": "心肺未见异常。"}),
     ("【影像所见】双肺清晰。【诊断】正常。", {"FINDINGS": "双肺清晰。", "IMPRESSION": "正常。"}),
+    ("Indication: Cough. Findings: Clear.  Impression: Normal.",
+     {"PREAMBLE": "Indication: Cough.", "FINDINGS": "Clear.", "IMPRESSION": "Normal."}),
+    ("CLINICAL HISTORY: Clinical Impression: Cough.\n Findings and Impression:\n Clear.",
+     {"CLINICAL HISTORY": "Clinical Impression: Cough.", "IMPRESSION": "Clear."}),
+    ("检查部位：胸部\n检查方法：DR\nX线表现：双肺清晰。\n检查结论：正常。\n报告医师：张三  审核医师：李四",
+     {"检查部位": "胸部", "检查方法": "DR", "FINDINGS": "双肺清晰。", "IMPRESSION": "正常。", "报告医师": "张三",
+      "审核医师": "李四"}),
+    ("临床诊断：咳嗽待查\n\n双肺：纹理清晰。\n心脏：不大。",
+     {"临床诊断": "咳嗽待查", "FINDINGS": "双肺：纹理清晰。 心脏：不大。"}),
     ("Seen: nothing. See IMPRESSION below.", {"FINDINGS": "Seen: nothing. See IMPRESSION below."}),
     ("CHEST FILM\n\nLungs are clear.\n\nNo effusion.",
      {"PREAMBLE": "CHEST FILM", "FINDINGS": "Lungs are clear.\n\nNo effusion."}),
@@ -95,6 +104,13 @@ def test_no_word_of_a_report_is_lost(parts):
     ("双肺纹理增多；心影不大。未见积液！气胸？", ["双肺纹理增多；", "心影不大。", "未见积液！", "气胸？"]),
     ("1、双肺清晰。2、见3.5cm结节。（3）心影增大。④正常", ["双肺清晰。", "见3.5cm结节。", "心影增大。", "正常"]),
     ("1.双肺清晰;2.心影增大.无气胸", ["双肺清晰;", "心影增大.", "无气胸"]),
+    ("１．双肺清晰2．心影增大３、未见积液", ["双肺清晰", "心影增大", "未见积液"]),
+    ("1.右侧第2、3肋骨骨折，左侧第2、右侧第4肋陈旧2.余正常", ["右侧第2、3肋骨骨折，左侧第2、右侧第4肋陈旧", "余正常"]),
+    ("结节约3.5cm;心影增大.见CT.请结合临床．无气胸!复查",
+     ["结节约3.5cm;", "心影增大.", "见CT.", "请结合临床．", "无气胸!", "复查"]),
+    ("考虑肺炎 vs.结核。Dr.王会诊", ["考虑肺炎 vs.结核。", "Dr.王会诊"]),
+    ("（1）肺气肿（见图（3）上）（2）右上肺结核（3）心影增大", ["肺气肿（见图（3）上）", "右上肺结核", "心影增大"]),
+    ("①双肺清晰②心影增大", ["双肺清晰", "心影增大"]), ("1.结节（见图2）心影增大", ["结节（见图2）心影增大"]),
     ("见“磨玻璃影。”余正常。", ["见“磨玻璃影。”", "余正常。"]),
     ("Clear. . .", ["Clear. . ."]), ("...", ["..."]), ("", []), ("1.", []),
 ])
@@ -102,10 +118,10 @@ def test_sentences(text, found):
     assert sentences(text) == found
 
 
-MARK = re.compile("[0-9.)、．）(（①-\u2473*•·-]")  # what list numbers and bullets are made of
+MARK = re.compile("[0-9\uff10-\uff19.)、．）(（①-\u2473*•·-]")  # what list numbers and bullets are made of
 
 
-@given(st.text(alphabet="ab Z1.2)-;?!\n。；（）、①肺“”_", max_size=60) | st.text(max_size=60)
+@given(st.text(alphabet="ab Z1.2)-;?!\n。；（）、①肺第“”_．２", max_size=60) | st.text(max_size=60)
        | st.lists(st.sampled_from(["Dr.", "e.g.", "cm.", "3.5", "1.", "2.", "XXXX.", "Clear.", "lungs", "\n", "双肺；",
                                      "No"]), max_size=15).map(" ".join))
 def test_nothing_is_lost_but_blanks_and_list_numbers(text):

@@ -29,7 +29,7 @@ from paddle_cxr.synthesis import engines, ray_engine
 from paddle_cxr.synthesis.encoders import RadDino
 from paddle_cxr.synthesis.engines import EngineKeys, engine_named, workers_for
 from paddle_cxr.synthesis.quality.bank import probe_of, write_bank
-from paddle_cxr.synthesis.quality.spoil import SPOILINGS
+from paddle_cxr.data.spoil import SPOILINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 

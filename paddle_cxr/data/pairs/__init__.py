@@ -9,10 +9,12 @@ for labelled images (cache, splits by patient, views) works on it as it is:
     LabelledPairs   a labelled data set, with a text for every class, or made of its columns
     PhantomPairs    phantoms with the reports that describe them, on any machine
     MixedPairs      several of these, each with its share
+    FlawedPairs     one of these with some images spoiled and some reports mismatched, as in collected data
     ShuffledPairs   one of these with the reports dealt out at random: a control
 """
 
 from paddle_cxr.data.pairs.file import PairsFile
+from paddle_cxr.data.pairs.flawed import FlawedPairs
 from paddle_cxr.data.pairs.iu_xray import IuXrayPairs
 from paddle_cxr.data.pairs.labelled import LabelledPairs
 from paddle_cxr.data.pairs.mimic_cxr import MimicCxrPairs
@@ -21,5 +23,5 @@ from paddle_cxr.data.pairs.phantom import PhantomPairs
 from paddle_cxr.data.pairs.record import PairRecord, PairSource
 from paddle_cxr.data.pairs.shuffled import ShuffledPairs
 
-__all__ = ["IuXrayPairs", "LabelledPairs", "MimicCxrPairs", "MixedPairs", "PairRecord", "PairSource", "PairsFile",
+__all__ = ["FlawedPairs", "IuXrayPairs", "LabelledPairs", "MimicCxrPairs", "MixedPairs", "PairRecord", "PairSource", "PairsFile",
            "PhantomPairs", "ShuffledPairs", "part_weights"]

@@ -8,39 +8,49 @@ from pathlib import Path
 from typing import Any
 
 from paddle_cxr.data.lines import json_lines
+from paddle_cxr.data.pairs.absent import AbsentImages, OnError
+from paddle_cxr.data.pairs.labelled import TEXT_FROM
 from paddle_cxr.data.pairs.record import PairRecord, PairSource
+from paddle_cxr.data.pairs.sections import FINDINGS, IMPRESSION, split_sections
 from paddle_cxr.data.pairs.views import FrontalViews
 from paddle_cxr.data.sources.layout import header_of, inside, known_patient, read_table
+from paddle_cxr.data.sources.list_file import published_split
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.registry import check_type, register
 
-_TEXTS = ("impression", "findings")
+_REPORT = "report"
+_TEXTS = ("impression", "findings", _REPORT)
+_NUMBERS = ("id", "patient_id")  # JSON may write them as numbers
 _COLUMNS = ("id", "image", *_TEXTS, "patient_id", "view", "split")
-_ORIGIN = ("source", "writer", "generator")  # of a synthetic pair
+_ORIGIN = ("source", "writer", "generator", TEXT_FROM)
 
 
 @register("pairs")
 class PairsFile(PairSource):
     """Pairs listed in a file: ``pairs.jsonl`` as the toolkit writes it, or a CSV or TSV with a header.
 
-    Of each line ``image`` (relative to ``root``) and at least one of ``impression`` and ``findings`` are needed; a line
-    without any text is left out and counted in ``notices``.  ``id`` (without one: the image), ``patient_id``, ``view``
-    and ``split`` are used where present, in JSONL ``entities``, ``labels`` and ``side`` too.  A table's other columns
-    and who made a synthetic pair are kept in ``Record.extra``; a generator with phantom in its title makes it a demo.
+    Of each line ``image`` (relative to ``root``) is needed, and ``impression``, ``findings`` or both, or else
+    ``report``: a whole report as it was written, of which the sections FINDINGS and IMPRESSION (in Chinese 影像所见 and
+    诊断意见, see :func:`paddle_cxr.data.pairs.sections.split_sections`) are taken.  A line without any text is left out
+    and counted in ``notices``.  ``id`` (without one: the image), ``patient_id``, ``view`` and ``split`` are used where
+    present, in JSONL ``entities``, ``labels`` and ``side`` too.  A table's other columns, who made a synthetic pair and
+    ``text_from`` (what kind of text it is) are kept in ``Record.extra``; a generator with phantom in its title makes it
+    a demo.
 
     Args:
         file: the list.
         root: the folder the image paths are relative to; the list's own without.
-        columns: other names of columns (or JSON keys), e.g. ``{image: filename, findings: report}``.
+        columns: other names of columns (or JSON keys), e.g. ``{image: filename, report: text}``.
         frontal_only: use frontal views (PA, AP, Frontal) only; pairs of another or no known view are counted.
+        on_error: about images that are not there (supplied by the program: the recipe's ``DataLoader.on_error``).
 
     Raises:
         UserError: naming file and line: no such file or image, no JSON object, a value of another type, a path leading
-            out of ``root``, an id that was there before; or a table without the columns.
+            out of ``root``, an id that was there before, an unknown split; or a table without the columns.
     """
 
     def __init__(self, file: str, root: str | None = None, columns: dict[str, str] | None = None,
-                 frontal_only: bool = False) -> None:
+                 frontal_only: bool = False, *, on_error: OnError = "error") -> None:
         self.notices: list[str] = []
         reason = self.missing(file=file)
         if reason:
@@ -49,12 +59,13 @@ class PairsFile(PairSource):
         folder = path.parent if root is None else Path(root)
         names = _column_names(columns)
         rows = _json_rows(path) if path.suffix.lower() == ".jsonl" else _table_rows(path, names, columns or {})
-        views = FrontalViews(frontal_only)
-        records = views.of(_with_text(_unique(_pairs(rows, names, folder)), path, self.notices))
+        views, absent = FrontalViews(frontal_only), AbsentImages(on_error)
+        records = views.of(_with_text(_unique(_pairs(rows, names, folder, absent)), path, self.notices))
         views.note(path, self.notices)
+        absent.note(path, self.notices)
         if not records:
-            hint = "（frontal_only 只留正位，要有 view 列）" if frontal_only else ""
-            raise UserError(f"{path} 里一个图文对也没有{hint}")
+            hint = "；frontal_only 只留正位，要有 view 列" if frontal_only else ""
+            raise UserError(f"{path} 里一个图文对也没有（{'；'.join(self.notices) or '列表是空的'}）{hint}")
         self.demo = any("phantom" in record.extra.get("generator", "") for record in records)
         super().__init__(folder.resolve().name, folder, records)
 
@@ -94,20 +105,35 @@ def _table_rows(path: Path, names: Mapping[str, str], chosen: Mapping[str, str])
         yield where, read, {name: text for name, text in row.items() if name not in read and text}
 
 
-def _pairs(rows: Iterator[_Row], names: Mapping[str, str], root: Path) -> Iterator[tuple[str, PairRecord]]:
+def _pairs(rows: Iterator[_Row], names: Mapping[str, str], root: Path, absent: AbsentImages
+           ) -> Iterator[tuple[str, PairRecord]]:
     for where, row, extra in rows:
         texts = {key: check_type(row.get(name), str | None, f"{where} 的 {name}") or "" for key, name in names.items()
-                 if key != "patient_id"}
+                 if key not in _NUMBERS}
+        numbers = {key: check_type(row.get(names[key]), str | int | None, f"{where} 的 {names[key]}")
+                   for key in _NUMBERS}
         path = inside(texts["image"], where)
-        if not (root / path).is_file():
-            raise UserError(f"{where}：找不到图像 {root / path}")
-        patient = check_type(row.get(names["patient_id"]), str | int | None, f"{where} 的 {names['patient_id']}")
+        if not absent.has(root / path, where):
+            continue
+        findings, impression = _sections(texts)
         yield where, PairRecord(
-            path, 0, known_patient(None if patient is None else str(patient)), texts["split"] or None,
-            extra=extra, id=texts["id"] or path,
-            findings=texts["findings"].strip(), impression=texts["impression"].strip(),
+            path, 0, known_patient(_written(numbers["patient_id"])), published_split(texts["split"].strip(), where),
+            extra=extra, id=_written(numbers["id"]) or path, findings=findings, impression=impression,
             entities=_entities(row.get("entities"), where), labels=_labels(row.get("labels"), where),
             view=texts["view"], side=check_type(row.get("side"), str | None, f"{where} 的 side") or None)
+
+
+def _written(number: str | int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _sections(texts: Mapping[str, str]) -> tuple[str, str]:
+    """FINDINGS and IMPRESSION: those given, or else those of the whole report."""
+    findings, impression = texts["findings"].strip(), texts["impression"].strip()
+    if not (findings or impression) and texts[_REPORT].strip():
+        found = split_sections(texts[_REPORT])
+        findings, impression = found.get(FINDINGS, ""), found.get(IMPRESSION, "")
+    return findings, impression
 
 
 def _entities(value: Any, where: str) -> tuple[dict[str, str], ...]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from paddle_cxr.data.pairs.absent import AbsentImages, OnError
 from paddle_cxr.data.pairs.record import PairRecord, PairSource
 from paddle_cxr.data.pairs.views import FrontalViews
 from paddle_cxr.data.sources.layout import inside, open_root, read_table
@@ -19,6 +20,9 @@ from paddle_cxr.registry import register
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
 _XML, _PNG = "ecgen-radiology", "NLMCXR_png"
+# Where people unpack the two archives of Open-i, whose images have no folder of their own.
+_XML_FOLDERS = (_XML, f"reports/{_XML}", f"NLMCXR_reports/{_XML}")
+_PNG_FOLDERS = (_PNG, f"images/{_PNG}", "images")
 _MAX_XML = 2_000_000  # bytes; a report has ten thousand
 _KEPT = ("indication", "comparison", "MeSH", "Problems")
 
@@ -40,10 +44,10 @@ class IuXrayPairs(PairSource):
     """IU X-ray in either of its layouts: one pair an image, all images of a report with that report.
 
     Kaggle's: ``indiana_reports.csv``, ``indiana_projections.csv`` (which says the view) and the images in
-    ``images/images_normalized``, ``images`` or beside the tables.  Open-i's: ``ecgen-radiology/*.xml`` and
-    ``NLMCXR_png/*.png`` (or the images beside the folder); it does not say the view, unless ``indiana_projections.csv``
-    lies there too.  Reports without FINDINGS and IMPRESSION are left out and counted; ``XXXX`` stays for the words that
-    were taken out.
+    ``images/images_normalized``, ``images`` or beside the tables.  Open-i's: ``ecgen-radiology/*.xml`` (or in
+    ``reports``) and ``NLMCXR_png/*.png`` (or in ``images``, or beside the folder); it does not say the view, unless
+    ``indiana_projections.csv`` lies there too.  Reports without FINDINGS and IMPRESSION are left out and counted;
+    ``XXXX`` stays for the words that were taken out.
 
     The collection has one report a patient, so the report's number is the patient's; it has no published split and no
     labels.  What the indexers wrote (``MeSH``, ``Problems``) is kept in ``Record.extra``.
@@ -51,33 +55,35 @@ class IuXrayPairs(PairSource):
     Args:
         root: the folder, or an archive of it.
         frontal_only: use frontal views only; images of another or no known view are counted.
+        on_error: about images that are not there (supplied by the program: the recipe's ``DataLoader.on_error``).
 
     Raises:
         UserError: neither layout, an image missing, a broken table or XML file, an XML file with a document type
             (entities could expand without end), nothing left.
     """
 
-    def __init__(self, root: str, frontal_only: bool = False) -> None:
+    def __init__(self, root: str, frontal_only: bool = False, *, on_error: OnError = "error") -> None:
         self.notices: list[str] = []
         folder = open_root(root, self.notices, REPORTS, _XML)
         if (folder / REPORTS).is_file():
             reports, films = _kaggle_reports(folder), list(_kaggle_films(folder))
-        elif (folder / _XML).is_dir():
-            reports, films = _open_i(folder)
+        elif xml := next((one for one in _XML_FOLDERS if (folder / one).is_dir()), None):
+            reports, films = _open_i(folder, xml)
         else:
             raise UserError(f"{folder} 里没有 {REPORTS}（Kaggle）也没有 {_XML} 文件夹（Open-i），不像 IU X-ray；"
                             "请检查 IuXrayPairs.root")
-        views, known = FrontalViews(frontal_only), _views(folder)
+        views, absent, known = FrontalViews(frontal_only), AbsentImages(on_error), _views(folder)
         records, silent = [], 0
         for film in films:
             report, view = reports.get(film.uid), known.get(_core(film.path), "")
             if report is None or not (report.findings or report.impression):
                 silent += 1
-            elif views.keeps(view):
-                records.append(_record(folder, film, report, view))
+            elif views.keeps(view) and absent.has(folder / film.path, film.where):
+                records.append(_record(film, report, view))
         if silent:
             self.notices.append(f"{folder}：略过 {silent} 张图，它们的报告没有 FINDINGS 和 IMPRESSION")
         views.note(folder, self.notices)
+        absent.note(folder, self.notices)
         if not records:
             hint = f"；不知道体位，请把 Kaggle 的 {PROJECTIONS} 放到 {folder}" if frontal_only and not known else ""
             raise UserError(f"{folder} 里一个图文对也没有（{'；'.join(self.notices) or '没有图像'}）{hint}")
@@ -89,9 +95,7 @@ class IuXrayPairs(PairSource):
         return why_root_missing(str(arguments.get("root", "")))
 
 
-def _record(folder: Path, film: _Film, report: _Report, view: str) -> PairRecord:
-    if not (folder / film.path).is_file():
-        raise UserError(f"{film.where}：找不到图像 {folder / film.path}；可能没有下载完整")
+def _record(film: _Film, report: _Report, view: str) -> PairRecord:
     return PairRecord(film.path, 0, f"iu-{film.uid}", extra=report.extra, id=_core(film.path),
                       findings=report.findings, impression=report.impression, view=view)
 
@@ -133,10 +137,10 @@ def _views(folder: Path) -> dict[str, str]:
             for _, row in _columns(file, ("filename", "projection"))}
 
 
-def _open_i(folder: Path) -> tuple[dict[str, _Report], list[_Film]]:
+def _open_i(folder: Path, xml: str) -> tuple[dict[str, _Report], list[_Film]]:
     reports, films = {}, []
-    images = _PNG if (folder / _PNG).is_dir() else "."
-    files = sorted((folder / _XML).glob("*.xml"), key=lambda file: (len(file.name), file.name))  # 2.xml before 10.xml
+    images = next((one for one in _PNG_FOLDERS if (folder / one).is_dir()), ".")
+    files = sorted((folder / xml).glob("*.xml"), key=lambda file: (len(file.name), file.name))  # 2.xml before 10.xml
     for file in files:
         tree = _parsed(file)
         uid = file.stem
@@ -145,7 +149,7 @@ def _open_i(folder: Path) -> tuple[dict[str, _Report], list[_Film]]:
                   for image in (one.get("id", "") for one in tree.iter("parentImage")) if image]
     twice = [path for path, number in Counter(film.path for film in films).items() if number > 1]
     if twice:
-        raise UserError(f"{folder / _XML}：图像 {twice[0]} 出现在两份报告里；请删去一份")
+        raise UserError(f"{folder / xml}：图像 {twice[0]} 出现在两份报告里；请删去一份")
     return reports, films
 
 

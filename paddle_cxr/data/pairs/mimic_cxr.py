@@ -150,4 +150,4 @@ def _find_reports(root: Path, reports: str | None) -> Path:
         if not Path(reports).exists():
             raise UserError(f"MimicCxrPairs.reports：找不到 {reports}（报告在 MIMIC-CXR，不在 MIMIC-CXR-JPG 里）")
         return Path(reports)
-    return next((root / name for name in (TABLE, ZIP) if (root / name).is_file()), root)
+    return next((root / name for name in (TABLE, f"{TABLE}.gz", ZIP) if (root / name).is_file()), root)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_cxr.data.pairs.absent import OnError
 from paddle_cxr.data.pairs.nested import why_missing_inside
 from paddle_cxr.data.pairs.record import PairRecord, PairSource, fingerprint_of
 from paddle_cxr.data.records import Record
@@ -52,19 +53,20 @@ class MixedPairs(PairSource):
             ``{name: PatientSplit, val: 0.1, test: 0.1}``; without, what the source says.  Then choose
             ``Split: {name: Published}``.
         seed: of the fractions.
+        on_error: about images that are not there (supplied by the program: the recipe's ``DataLoader.on_error``).
 
     Attributes:
         weights: float64 [N], how much more often than others each pair is drawn; None without weights.
         shares: part → weight; empty without.
 
     Raises:
-        UserError: no part, an unknown key, a number out of range; what the sources have to say.
+        UserError: no part, an unknown key, a number out of range, weights within a part; what the sources have to say.
     """
 
-    def __init__(self, parts: dict[str, dict[str, Any]], seed: int = 0) -> None:
+    def __init__(self, parts: dict[str, dict[str, Any]], seed: int = 0, *, on_error: OnError = "error") -> None:
         if not parts:
             raise UserError("MixedPairs.parts：至少写一部分，例如 {real: {source: {…}}, synthetic: {source: {…}}}")
-        built = [_part(name, spec, seed) for name, spec in parts.items()]
+        built = [_part(name, spec, seed, on_error) for name, spec in parts.items()]
         weighted = [part.name for part in built if part.weight is not None]
         if weighted and len(weighted) < len(built):
             other = next(part.name for part in built if part.weight is None)
@@ -74,7 +76,7 @@ class MixedPairs(PairSource):
         self._where = [(number, index) for number, part in enumerate(built) for index in part.chosen]
         self.demo = any(source.demo for source in self._parts)
         self.notices = [f"{part.name}：{notice}" for part in built for notice in getattr(part.source, "notices", ())]
-        self.notices += [f"{part.name}：用 {len(part.chosen)}／{len(part.source.records)} 对" for part in built]
+        self.notices += [_used(part) for part in built]
         records = [_record(part, index) for part in built for index in part.chosen]
         super().__init__("+".join(parts), "mixed", records)
         self.shares = {part.name: part.weight for part in built if part.weight is not None}
@@ -119,7 +121,7 @@ def part_weights(records: Sequence[Record], shares: Mapping[str, float]) -> np.n
     return np.array([shares[part] / number[part] for part in parts], np.float64)
 
 
-def _part(name: str, spec: Mapping[str, Any], seed: int) -> _Part:
+def _part(name: str, spec: Mapping[str, Any], seed: int, on_error: OnError) -> _Part:
     path = f"MixedPairs.parts.{name}"
     if not name or "/" in name:
         raise UserError(f"{path}：部分的名字不能为空，也不能有斜线")
@@ -132,9 +134,21 @@ def _part(name: str, spec: Mapping[str, Any], seed: int) -> _Part:
         raise UserError(f"{path}.weight：应大于 0，现在是 {weight}；不要这一部分就删去它")
     if not 0 < fraction <= 1:
         raise UserError(f"{path}.fraction：应大于 0、不大于 1，现在是 {fraction}")
-    source = build("pairs", spec.get("source"), f"{path}.source")
+    source = build("pairs", spec.get("source"), f"{path}.source", on_error=on_error)
+    if source.shares:
+        raise UserError(f"{path}.source：里面的混合也写了 weight，混合之后就不起作用；请把它的各部分写在这一层，"
+                        "或删去里面的 weight")
     subsets = _subsets(spec.get("split"), source, path)
     return _Part(name, source, weight, _chosen(source.records, subsets, fraction, seed), subsets)
+
+
+def _used(part: _Part) -> str:
+    """What of a part is used."""
+    line = f"{part.name}：用 {len(part.chosen)}／{len(part.source.records)} 对"
+    if len(part.chosen) < len(part.subsets) and set(part.subsets) == {None}:
+        line += ("；!! 这一部分还没有划分，之后由 DataLoader.Split 划出的验证集、测试集也随 fraction 变小，"
+                 f"不同的 fraction 不在同样的图上比较：请写 MixedPairs.parts.{part.name}.split")
+    return line
 
 
 def _subsets(split: Any, source: PairSource, path: str) -> list[str | None]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from paddle_cxr.data.phantom.findings import Place
 
 _PAIR_STREAM = 7  # keeps these random numbers apart from others made of the same seed (see data/dataset.py)
+_TAIL_STREAM = 23  # which finding comes next where they are not equally frequent
 _MORE_STREAM = 13  # what else a film shows: apart, so that its first finding is the one it has alone
 
 # Spread through the lungs alike: a film with two of them tells neither.
@@ -38,6 +39,8 @@ class PhantomPairs(PairSource):
         together: at most so many different findings on one film, so that most reports are unique: up to
             ``together - 1`` others join each film's own where they do not hide each other.  ``normal`` stays alone.
         language: of the reports, ``en`` or ``zh``.
+        long_tail: 0: all entries of ``findings`` are equally frequent.  Above it the k-th is drawn with probability
+            proportional to 1 / k to this power (Zipf's law), as findings are in hospitals: put the common ones first.
 
     Raises:
         UserError: an argument out of range, something that cannot be drawn.
@@ -47,9 +50,11 @@ class PhantomPairs(PairSource):
 
     def __init__(self, count: int = 1000, seed: int = 0, size: int = 224,
                  findings: tuple[str, ...] = ("normal", "viral", "covid"), together: int = 1,
-                 language: Literal["en", "zh"] = "en") -> None:
+                 language: Literal["en", "zh"] = "en", long_tail: float = 0.0) -> None:
         if together < 1:
             raise UserError(f"PhantomPairs.together：一张片子上最多几种征象，至少为 1，现在是 {together}")
+        if not 0 <= long_tail < 10:
+            raise UserError(f"PhantomPairs.long_tail：应为 0（各征象一样多）到 10，现在是 {long_tail}")
         if count < 1 or seed < 0 or size < 32:
             raise UserError(f"PhantomPairs：count（{count}）至少为 1，seed（{seed}）至少为 0，size（{size}）至少为 32")
         self._seed, self._size, self._together, self._language = seed, size, together, language
@@ -58,7 +63,7 @@ class PhantomPairs(PairSource):
             raise UserError("PhantomPairs.findings：至少写一种征象，例如 [normal, effusion]")
         self._names = tuple(dict.fromkeys(name for name, _ in asked if name))
         self._asked = [(name, sides) for name, sides in asked if name]
-        turns = [(asked[index % len(asked)], index // len(asked)) for index in range(count)]
+        turns = _turns(asked, count, seed, long_tail)
         placed = [self._place(index, name, sides[turn % len(sides)])
                   for index, ((name, sides), turn) in enumerate(turns)]
         self._findings = [finding for finding, _ in placed]
@@ -119,6 +124,20 @@ class PhantomPairs(PairSource):
 
         more = f" {self._together} together" if self._together > 1 else ""
         return fingerprint_of(f"phantom pairs {VERSION} {self._seed} {self._size}{more}", self.records)
+
+
+def _turns(asked: Sequence[Any], count: int, seed: int, long_tail: float) -> list[tuple[Any, int]]:
+    """For each film the entry of ``asked`` it shows, and how many films before it showed the same."""
+    if not long_tail:
+        return [(asked[index % len(asked)], index // len(asked)) for index in range(count)]
+    share = np.arange(1, len(asked) + 1) ** -long_tail
+    drawn = np.random.default_rng((_TAIL_STREAM, seed)).choice(len(asked), count, p=share / share.sum())
+    before = [0] * len(asked)
+    turns = []
+    for entry in drawn:
+        turns.append((asked[entry], before[entry]))
+        before[entry] += 1
+    return turns
 
 
 def _drawer_and_sides(entry: str) -> tuple[str, tuple[str | None, ...]]:

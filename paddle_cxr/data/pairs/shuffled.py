@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_cxr.data.pairs.absent import OnError
 from paddle_cxr.data.pairs.labelled import TEXT_FROM
 from paddle_cxr.data.pairs.nested import PairsOfOther, why_missing_inside
 from paddle_cxr.data.pairs.record import PairSource, fingerprint_of
@@ -27,13 +28,14 @@ class ShuffledPairs(PairsOfOther):
     Args:
         source: a component of the kind ``pairs``.
         seed: of the permutation.
+        on_error: about images that are not there (supplied by the program: the recipe's ``DataLoader.on_error``).
 
     Raises:
         UserError: what the source has to say.
     """
 
-    def __init__(self, source: dict[str, Any], seed: int = 0) -> None:
-        inner: PairSource = build("pairs", source, "ShuffledPairs.source")
+    def __init__(self, source: dict[str, Any], seed: int = 0, *, on_error: OnError = "error") -> None:
+        inner: PairSource = build("pairs", source, "ShuffledPairs.source", on_error=on_error)
         givers = np.random.default_rng((_SHUFFLE_STREAM, seed)).permutation(len(inner.records))
         super().__init__(inner, [
             replace(record, findings=giver.findings, impression=giver.impression, entities=giver.entities,

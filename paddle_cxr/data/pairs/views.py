@@ -7,12 +7,17 @@ from collections.abc import Iterable
 
 from paddle_cxr.data.pairs.record import PairRecord
 
-_FRONTAL = re.compile(r"(pa|ap|frontal|postero-?anterior|antero-?posterior)\b", re.IGNORECASE)
+# Not \b: PadChest and BIMCV write AP_horizontal.
+_FRONTAL = re.compile(r"(pa|ap|frontal|postero-?anterior|antero-?posterior)(?![a-z])", re.IGNORECASE)
+_ZH_FRONTAL = re.compile("正位|后前位|前后位")
+_ZH_OTHER = re.compile("[侧斜]")  # 正位+侧位: one of the two, and the view does not say which
 
 
 def is_frontal(view: str) -> bool:
-    """Whether a view is a frontal one: PA, AP (``AP Supine`` too) or Frontal."""
-    return _FRONTAL.match(view.strip()) is not None
+    """Whether a view is a frontal one: PA, AP (``AP Supine`` too), Frontal, or 正位, 后前位 and 前后位."""
+    view = view.strip()
+    return _FRONTAL.match(view) is not None or (
+        _ZH_FRONTAL.search(view) is not None and _ZH_OTHER.search(view) is None)
 
 
 class FrontalViews:

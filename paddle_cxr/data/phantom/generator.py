@@ -47,6 +47,7 @@ class Phantom:
     findings: tuple[PlacedFinding, ...]
     lung_mask: np.ndarray  # uint8 [size, size], 0 or 255: lung that is not behind the heart or below the diaphragm
     lesion_mask: np.ndarray  # uint8 [size, size], 0 or 255: all findings together
+    masks: tuple[np.ndarray, ...]  # bool [size, size], one for each of findings
     report: Report  # English: {"findings": ..., "impression": ...}
     report_zh: Report  # the same in Chinese
 
@@ -181,6 +182,7 @@ def draw(label: str | Sequence[Finding], *, seed: int, index: int, size: int = 2
         findings=tuple(_placed(film, p, e) for p, e in zip(film.places, film.extents, strict=True)),
         lung_mask=np.where((film.scene.lung > 0.5) & film.field, 255, 0).astype(np.uint8),
         lesion_mask=np.where(lesion, 255, 0).astype(np.uint8),
+        masks=tuple(film.extents),
         report=report,
         report_zh=report_zh,
     )

@@ -161,7 +161,8 @@ def _record(root: Path, where: str, row: Mapping[str, str], names: Mapping[str, 
     if not (root / path).is_file():
         raise UserError(f"{where}：找不到图像 {root / path}")
     return Record(path, _label(row[names["label"]], classes, where), known_patient(row.get(names["patient_id"])),
-                  _split(row.get(names["split"], ""), where), _fold(row.get(names["fold"], ""), where),
+                  published_split(row.get(names["split"], ""), where),
+                  published_fold(row.get(names["fold"], ""), where),
                   {key: text for key, text in row.items() if key not in names.values() and text})
 
 
@@ -176,13 +177,15 @@ def _label(text: str, classes: Sequence[ClassInfo], where: str) -> int:
     return label_of(text, classes, where)
 
 
-def _split(text: str, where: str) -> str | None:
+def published_split(text: str, where: str) -> str | None:
+    """The subset a cell names, None where it is empty or says all; raises :class:`UserError` for another word."""
     if text.lower() not in _SPLITS:
         raise UserError(f"{where}：split 为 {text!r}，应为 train、val、test 或 predict")
     return _SPLITS[text.lower()]
 
 
-def _fold(text: str, where: str) -> int | None:
+def published_fold(text: str, where: str) -> int | None:
+    """A fold number, None for an empty cell; raises :class:`UserError` for what is no whole number."""
     if not text:
         return None
     if not _WHOLE.fullmatch(text) or text.startswith("-"):

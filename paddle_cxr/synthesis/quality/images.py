@@ -148,7 +148,7 @@ def _draw_phantoms(folder: Path) -> Path:
     from PIL import Image
 
     from paddle_cxr.data.phantom import CLASSES, draw_image
-    from paddle_cxr.synthesis.quality.spoil import SPOILINGS
+    from paddle_cxr.data.spoil import SPOILINGS
 
     films = [draw_image(CLASSES[i % len(CLASSES)], seed=0, index=i) for i in range(_PHANTOMS)]
     pictures = {f"film/{i:03d}.png": film for i, film in enumerate(films)}

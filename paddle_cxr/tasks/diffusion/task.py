@@ -160,7 +160,7 @@ def sampler_of(recipe: DiffusionRecipe, images: int, world: World) -> MicroBatch
     return MicroBatchSampler(
         images, batch_size=sampling.batch_size, micro_batches=world.size if parts == "auto" else parts,
         rank=world.rank, world_size=world.size, shuffle=sampling.shuffle, drop_last=sampling.drop_last,
-        seed=recipe.Global.seed)
+        seed=recipe.Global.seed, samples_per_epoch=sampling.samples_per_epoch)
 
 
 def _tokens(diffusion: LatentDiffusion, prompts: Sequence[str]) -> tuple[np.ndarray, int]:

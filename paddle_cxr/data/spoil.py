@@ -3,7 +3,7 @@
 A filter is only known to work once it has been seen to reject. These eleven kinds are the ways in which drawn and
 collected chest X-rays usually go wrong; each function takes a film and returns a spoiled copy.
 
-    from paddle_cxr.synthesis.quality.spoil import SPOILINGS
+    from paddle_cxr.data.spoil import SPOILINGS
     bad = SPOILINGS["text"](film, other, np.random.default_rng(0))
 """
 
