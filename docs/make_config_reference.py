@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 import yaml  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 
+from paddle_cxr.compare.schema import PARTIAL, ComparisonRecipe  # noqa: E402
 from paddle_cxr.files import write_text  # noqa: E402
 from paddle_cxr.recipe import DEFAULTS  # noqa: E402
 from paddle_cxr.registry import accepted_arguments, components  # noqa: E402
@@ -30,7 +31,11 @@ from paddle_cxr.synthesis.pairs.schema import PairsRecipe  # noqa: E402
 from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe  # noqa: E402
 from paddle_cxr.synthesis.schema import ReportsRecipe  # noqa: E402
 from paddle_cxr.tasks.diffusion.schema import DiffusionRecipe  # noqa: E402
+from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe  # noqa: E402
+from paddle_cxr.tasks.grounding.schema import GroundingRecipe  # noqa: E402
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe  # noqa: E402
+from paddle_cxr.tasks.segmentation.schema import SegmentationRecipe  # noqa: E402
+from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe  # noqa: E402
 
 OUTPUT = Path(__file__).with_name("config.md")
 
@@ -164,7 +169,9 @@ KINDS = (
          supplied=["vocabulary"]),
     Kind("ner", "命名实体识别（NER）", "NER", "检查报告、分析语料用：文字里提到了哪些实体。", supplied=["vocabulary"]),
     Kind("pairs", "图文对数据集（pairs）", "DataLoader.Source", "训练扩散模型和图文预训练用；也可写在 "
-         "`Reports.pairs`（只用文字）、`Real.pairs` 等处。"),
+         "`Reports.pairs`（只用文字）、`Real.pairs` 等处。", supplied=["on_error"]),
+    Kind("findings", "征象数据集（findings）", "DataLoader.Source", "零样本、定位、微调、分割用：每种征象各有各的标签，"
+         "有的标出了位置。获取方法见[数据指南](data.md)。", supplied=["classes"]),
     Kind("generator", "画图（Generator）", "Generator", "合成图文对用：按 IMPRESSION 画一张图。",
          supplied=["vocabulary"]),
     Kind("judge", "裁判（Judge）", "Judge", "质量控制用：回答六个问题，见[质量控制](quality.md)。"),
@@ -177,6 +184,11 @@ RECIPES = (
     ("语料分析的键（configs/synthesis/analysis.yaml）", "语料分析 ", AnalysisRecipe),
     ("训练扩散模型的键（configs/diffusion_phantom.yaml）", "扩散模型 ", DiffusionRecipe),
     ("图文预训练的键（configs/convirt.yaml）", "图文预训练 ", PretrainingRecipe),
+    ("零样本分类的键（configs/eval/zero_shot_phantom.yaml）", "零样本分类 ", ZeroShotRecipe),
+    ("零样本定位的键（configs/eval/grounding_phantom.yaml）", "零样本定位 ", GroundingRecipe),
+    ("微调的键（configs/finetune_phantom.yaml）", "微调 ", FinetuningRecipe),
+    ("分割的键（configs/segment_phantom.yaml）", "分割 ", SegmentationRecipe),
+    ("对比的键（configs/compare/synthetic_vs_real.yaml）", "对比 ", ComparisonRecipe),
     ("合成图文对的键（configs/synthesis/pairs.yaml）", "合成图文对 ", PairsRecipe),
     ("质量控制的键（configs/synthesis/quality.yaml）", "质量控制 ", CurationRecipe),
     ("逼真度的键（configs/synthesis/fidelity.yaml）", "逼真度 ", FidelityRecipe),
@@ -230,7 +242,9 @@ def _goto(label: str, path: str, name: str, field: FieldInfo) -> str:
 def _field_type(field: FieldInfo) -> str:
     inner = _section_in(field)
     if inner:
-        return "列表，每项一组键" if get_origin(field.annotation) is list else "一组键"
+        return {list: "列表，每项一组键", dict: "名字 → 一组键"}.get(get_origin(field.annotation), "一组键")
+    if PARTIAL in field.metadata:
+        return "局部配方"
     return type_text(field.annotation) + "".join(_limits(field))
 
 

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from paddle_cxr import recipe
+from paddle_cxr.compare.plan import plan
+from paddle_cxr.compare.recipe import load as load_comparison
 from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import open_source, split_source
 from paddle_cxr.engine.jobs import job_named
@@ -172,6 +174,9 @@ def test_commands_are_accepted_with_and_without_data(page: Path, words: list[str
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     if words[0] in SYNTHESIS:
         check_synthesis(words)
+        return
+    if words[0] == "tools/compare.py":
+        plan(load_comparison(config(words), overrides(words)))
         return
     if recipe.task_of(config(words), overrides(words)) != recipe.CLASSIFICATION:
         check_other_training(words)

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` does for each ``Global.task``: how the recipe is read, and what is run."""
+"""What ``tools/train.py`` and ``tools/eval.py`` do for each ``Global.task``: how a recipe is read, what is run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Job:
     Attributes:
         recipe: module with ``load(file, overrides) -> Loaded``.
         run: module with ``check(recipe)``, which refuses wrong components before anything slow;
-            ``dry_run(loaded, world, say)`` and ``run(loaded, world, say)``.
+            ``dry_run(loaded, world, say)`` and ``run(loaded, world, say)``; None for a task that only evaluates.
         evaluate: module with ``evaluate(arguments)``, what ``tools/eval.py`` does; None where it can do nothing.
     """
 
     recipe: str
-    run: str
+    run: str | None
     evaluate: str | None = None
 
     @property
@@ -41,6 +41,12 @@ JOBS = {
     "diffusion": Job("paddle_cxr.tasks.diffusion.recipe", "paddle_cxr.tasks.diffusion.run"),
     "pretraining": Job("paddle_cxr.tasks.pretraining.recipe", "paddle_cxr.tasks.pretraining.run",
                        "paddle_cxr.tasks.pretraining.evaluate"),
+    "finetuning": Job("paddle_cxr.tasks.finetuning.recipe", "paddle_cxr.tasks.finetuning.run",
+                      "paddle_cxr.tasks.finetuning.evaluate"),
+    "segmentation": Job("paddle_cxr.tasks.segmentation.recipe", "paddle_cxr.tasks.segmentation.run",
+                        "paddle_cxr.tasks.segmentation.evaluate"),
+    "zero_shot": Job("paddle_cxr.tasks.zero_shot.recipe", None, "paddle_cxr.tasks.zero_shot.evaluate"),
+    "grounding": Job("paddle_cxr.tasks.grounding.recipe", None, "paddle_cxr.tasks.grounding.evaluate"),
 }
 
 
@@ -52,6 +58,14 @@ def evaluator(task: str) -> Callable[[argparse.Namespace], int]:
         raise UserError(f"Global.task：tools/eval.py 不评估 {task}（可以：{able}）；"
                         "画出的图用 tools/analyze.py fidelity 评估")
     return importlib.import_module(module).evaluate
+
+
+def training_job(task: str) -> Job:
+    """The job of ``Global.task``; raises :class:`UserError` where there is nothing to train."""
+    job = job_named(task)
+    if job.run is None:
+        raise UserError(f"Global.task：{task} 只评估，不训练；请用 tools/eval.py")
+    return job
 
 
 def job_named(task: str) -> Job:

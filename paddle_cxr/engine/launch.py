@@ -9,14 +9,14 @@ from paddle_cxr import cpu
 from paddle_cxr.cli import EXIT_INTERRUPTED
 from paddle_cxr.config import explained
 from paddle_cxr.engine import distributed
-from paddle_cxr.engine.jobs import job_named
+from paddle_cxr.engine.jobs import training_job
 from paddle_cxr.quiet import import_paddle
 from paddle_cxr.recipe import task_of
 
 
 def train(arguments: argparse.Namespace) -> int:
     """What ``tools/train.py`` does; returns the exit code."""
-    task = job_named(task_of(arguments.config, arguments.override))
+    task = training_job(task_of(arguments.config, arguments.override))
     loaded = task.load(arguments.config, arguments.override)
     settings = loaded.recipe.Global
     if settings.device == "cpu" or (settings.device == "auto" and not cpu.gpu_build_present()):

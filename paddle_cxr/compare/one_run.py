@@ -1,0 +1,43 @@
+"""One run of a comparison, in a process of its own: ``python -m paddle_cxr.compare.one_run train -c recipe.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+import time
+
+from paddle_cxr import cli
+
+
+def end_with_parent() -> None:
+    """End when the comparison was killed: two runs must not write one folder when it is started again."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what ``tools/train.py`` or ``tools/eval.py`` does with the recipe."""
+    from paddle_cxr.engine.jobs import evaluator
+    from paddle_cxr.engine.launch import train
+    from paddle_cxr.quiet import import_paddle
+    from paddle_cxr.recipe import task_of
+
+    end_with_parent()
+    if arguments.tool == "train":
+        return train(arguments)
+    task = task_of(arguments.config, arguments.override)
+    import_paddle()
+    return evaluator(task)(arguments)
+
+
+if __name__ == "__main__":
+    parser = cli.parser("一次运行")
+    parser.add_argument("tool", choices=["train", "eval"])
+    cli.run(main, parser.parse_args(namespace=argparse.Namespace(dry_run=False)))

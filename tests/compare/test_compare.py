@@ -1,0 +1,272 @@
+"""A comparison end to end, its runs done by a stand-in for the tools: planning, resuming, failing, reporting."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from paddle_cxr.compare import execute as execution
+from paddle_cxr.compare.execute import devices, execute
+from paddle_cxr.compare.plan import plan
+from paddle_cxr.compare.recipe import load
+from paddle_cxr.compare.report import write_report
+from paddle_cxr.compare.results import collect
+from paddle_cxr.compare.run import compare
+from paddle_cxr.errors import UserError
+
+# Writes what a run would: figures that depend on the arm and the seed, and the rows they are made of.
+STAND_IN = '''
+import csv, json, os, random, sys, time
+from pathlib import Path
+import yaml
+from paddle_cxr.compare.one_run import end_with_parent
+
+end_with_parent()
+tool, recipe = sys.argv[1], yaml.safe_load(open(sys.argv[3], encoding="utf-8"))
+settings = recipe["Global"]
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(settings["output_dir"] + "\\n")
+time.sleep(float(os.environ.get("NAP", 0)))
+if os.environ.get("FAIL", "nothing") in settings["output_dir"]:
+    print("cannot do it")
+    sys.exit(2)
+folder = Path(settings["output_dir"]) / ("eval_test" if tool == "eval" else "")
+folder.mkdir(parents=True, exist_ok=True)
+if settings["task"] != "pretraining":
+    checkpoint = str(recipe.get("Model", {}).get("checkpoint"))
+    lift = {"real": 2.0, "synthetic": 1.2}.get(checkpoint.split("/")[-4] if checkpoint != "None" else "", 0.2)
+    same, own = random.Random(1), random.Random(settings.get("seed", 0))
+    scores = [i % 2 * lift + same.gauss(0, 1) + own.gauss(0, 0.1) for i in range(80)]
+    pairs = [(yes, no) for yes in scores[1::2] for no in scores[::2]]
+    with open(folder / "per_image.csv", "w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "patient_id", "label:effusion", "score:effusion"])
+        rows.writerows([f"{i}.png", f"p{i // 2}", i % 2, score] for i, score in enumerate(scores))
+    auc = sum(yes > no for yes, no in pairs) / len(pairs)
+    (folder / "metrics.json").write_text(json.dumps({"demo_data": True, "evaluation": {"macro_auc": auc}}))
+'''
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A folder with a comparison's recipe, and the program that stands in for the tools."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls.txt"))
+    (tmp_path / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
+    for name, task in (("pretrain", "pretraining"), ("zero", "zero_shot"), ("tune", "finetuning")):
+        (tmp_path / f"{name}.yaml").write_text(f"Global: {{task: {task}, output_dir: elsewhere}}\n", encoding="utf-8")
+    (tmp_path / "compare.yaml").write_text(textwrap.dedent("""\
+        Global: {task: comparison, output_dir: out, devices: [cpu, cpu]}
+        Arms:
+          real: {zh: 真实, reference: true, pretraining: {DataLoader: {Source: {name: A}}}}
+          synthetic: {zh: 合成, note: 由扩散模型画, pretraining: {DataLoader: {Source: {name: B}}}}
+        Methods:
+          ConVIRT: {recipe: pretrain.yaml}
+        Tasks:
+          zero_shot: {zh: 零样本, recipe: zero.yaml, metric: macro_auc}
+          finetuning: {zh: 微调, recipe: tune.yaml, metric: macro_auc, vary: {Finetune.fraction: [0.01, 1.0]},
+                       seeds: [0, 1], baseline: true}
+        Expected: {order: [real, synthetic], source: 论文}
+        Significance: {resamples: 200}
+        """), encoding="utf-8")
+    return tmp_path
+
+
+def run_all(folder: Path, *overrides: str):
+    loaded = load(folder / "compare.yaml", overrides)
+    runs = plan(loaded)
+    said: list[str] = []
+    outcome = execute(runs, loaded.tasks, devices(loaded.recipe.Global.devices), said.append,
+                      [sys.executable, str(folder / "stand_in.py")])
+    return loaded, runs, outcome, said
+
+
+def calls(folder: Path) -> list[str]:
+    file = folder / "calls.txt"
+    return sorted(file.read_text().split()) if file.exists() else []
+
+
+def test_the_plan_has_every_arm_method_task_setting_and_seed(bench):
+    loaded = load(bench / "compare.yaml")
+    runs = plan(loaded)
+    assert sum(run.task is None for run in runs) == 2
+    assert sum(run.task == "zero_shot" for run in runs) == 2
+    assert sum(run.task == "finetuning" for run in runs) == (2 + 1) * 2 * 2  # with the baseline
+    assert len({run.id for run in runs}) == len({run.key for run in runs}) == len(runs)
+    places = {run.id: place for place, run in enumerate(runs)}
+    assert all(places[id_] < places[run.id] for run in runs for id_ in run.after)
+    tuned = next(run for run in runs if run.id == "synthetic/ConVIRT/seed42/finetuning/fraction0.01/seed1")
+    recipe = tuned.recipe()
+    assert recipe["Finetune"] == {"fraction": 0.01} and recipe["Global"]["seed"] == 1
+    assert recipe["Model"] == {"checkpoint": "out/runs/synthetic/ConVIRT/seed42/pretraining"}
+    pretraining = next(run for run in runs if run.id == "synthetic/ConVIRT/seed42/pretraining")
+    assert pretraining.recipe()["DataLoader"]["Source"] == {"name": "B"}
+    baseline = next(run for run in runs if run.id == "none/finetuning/fraction0.01/seed0")
+    assert baseline.recipe()["Model"] == {"checkpoint": None} and not baseline.after
+
+
+def test_every_run_is_done_once_and_only_what_changed_is_done_again(bench):
+    loaded, runs, outcome, _ = run_all(bench)
+    assert set(outcome.seconds) == {run.id for run in runs} and not outcome.failed
+    assert calls(bench) == sorted(str(run.folder) for run in runs)
+    run_all(bench)
+    assert len(calls(bench)) == len(runs)
+    # Another tuning recipe: the tunings again, the pretrainings and the zero-shot evaluation not.
+    (bench / "tune.yaml").write_text("Global: {task: finetuning, output_dir: x, epochs: 3}\n", encoding="utf-8")
+    run_all(bench)
+    assert len(calls(bench)) == len(runs) + 12
+    # Another pretraining: everything that stands on it.
+    run_all(bench, "Arms.real.pretraining.DataLoader.Source.name=C")
+    assert len(calls(bench)) == len(runs) + 12 + 1 + 1 + 4
+
+
+def test_a_file_that_a_recipe_names_belongs_to_the_result(bench):
+    (bench / "pairs.jsonl").write_text("{}", encoding="utf-8")
+    more = "Arms.synthetic.pretraining.DataLoader.Source.path=pairs.jsonl"
+    keys = {run.id: run.key for run in plan(load(bench / "compare.yaml", [more]))}
+    (bench / "pairs.jsonl").write_text("{ }", encoding="utf-8")
+    again = {run.id: run.key for run in plan(load(bench / "compare.yaml", [more]))}
+    assert {id_ for id_ in keys if keys[id_] != again[id_]} == {id_ for id_ in keys if id_.startswith("synthetic")}
+
+
+def test_a_failure_leaves_out_what_needs_it_and_nothing_else(bench, monkeypatch):
+    monkeypatch.setenv("FAIL", "synthetic/ConVIRT/seed42/pretraining")
+    loaded, runs, outcome, said = run_all(bench)
+    assert list(outcome.failed) == ["synthetic/ConVIRT/seed42/pretraining"]
+    assert "cannot do it" in outcome.failed["synthetic/ConVIRT/seed42/pretraining"]
+    assert len(outcome.skipped) == 5 and all(id_.startswith("synthetic") for id_ in outcome.skipped)
+    assert len(outcome.seconds) == len(runs) - 6
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    assert len(results.missing) == 5
+    page = write_report(bench / "out", loaded.recipe, results, runs, outcome.seconds).read_text(encoding="utf-8")
+    assert "还缺 5 项" in page
+    monkeypatch.delenv("FAIL")
+    assert not run_all(bench)[2].failed
+
+
+def test_the_tool_says_which_run_failed_and_where_its_log_is(bench, monkeypatch, capsys):
+    monkeypatch.setenv("FAIL", "seed42/zero_shot")
+    monkeypatch.setattr(execution.execute, "__defaults__", ((sys.executable, str(bench / "stand_in.py")),))
+    arguments = argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=False, debug=False)
+    with pytest.raises(UserError, match=r"2 项失败。.*zero_shot：cannot do it（退出码 2；全部输出在 .*zero_shot\.log"):
+        compare(arguments)
+    assert (bench / "out/compare.md").is_file()  # what the others found
+    arguments.dry_run = True
+    assert compare(arguments) == 0
+    assert "共 16 项：2 次预训练，14 次评估；同时用 cpu、cpu" in capsys.readouterr().out
+
+
+def test_the_table_holds_means_deviations_and_what_the_bootstrap_says(bench):
+    loaded, runs, outcome, _ = run_all(bench)
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    assert results.demo and not results.missing and not results.notices
+    cells = {(cell.arm, cell.task, *cell.point.values()): cell for cell in results.cells}
+    assert len(cells) == 2 + 3 * 2
+    cell = cells["real", "finetuning", 1.0]
+    written = [json.loads((bench / f"out/runs/real/ConVIRT/seed42/finetuning/fraction1.0/seed{seed}/metrics.json"
+                           ).read_text())["evaluation"]["macro_auc"] for seed in range(2)]
+    assert cell.values == tuple(written) and cell.difference is None
+    assert cell.mean == pytest.approx(np.mean(written)) and cell.sd == pytest.approx(np.std(written, ddof=1))
+    other = cells["synthetic", "finetuning", 1.0]
+    assert other.difference.value == pytest.approx(other.mean - cell.mean)
+    low, high = other.difference.ci95
+    assert low < other.difference.value < high and other.p >= other.difference.p
+    page = write_report(bench / "out", loaded.recipe, results, runs, outcome.seconds).read_text(encoding="utf-8")
+    assert "非临床结果" in page and f"{cell.mean:.3f} ± {cell.sd:.3f}" in page and "不预训练" in page
+    assert "没有出现，这里是 合成 < 真实" in page and "共 3 处，0 处出现了这个次序，3 处没有" in page
+    assert (bench / "out/finetuning.png").stat().st_size > 5000 and (bench / "out/zero_shot.png").is_file()
+    with open(bench / "out/compare.csv", encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(results.cells) and rows[0]["task"] == "zero_shot"
+    assert float(rows[-1]["mean"]) == pytest.approx(results.cells[-1].mean, abs=1e-4)
+
+
+def test_runs_on_different_images_are_not_compared(bench):
+    loaded, runs, outcome, _ = run_all(bench)
+    file = bench / "out/runs/real/ConVIRT/seed42/zero_shot/eval_test/per_image.csv"
+    file.write_text(file.read_text().replace("0.png", "other.png", 1))
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    assert any("不是同一批图" in notice for notice in results.notices)
+    assert all(cell.difference is None for cell in results.cells if cell.task == "zero_shot")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ("Tasks.zero_shot.seeds=[1]", "Tasks.zero_shot.seeds：zero_shot 只评估"),
+    ("Tasks.finetuning.seeds=null", "Tasks.finetuning.seeds：finetuning 要训练"),
+    ("Tasks.zero_shot.baseline=true", "没有文本塔"),
+    ("Tasks.zero_shot.recipe=pretrain.yaml", "Global.task 是 pretraining"),
+    ("Tasks.zero_shot.recipe=absent.yaml", "找不到配方 absent.yaml"),
+    ("Methods.ConVIRT.recipe=zero.yaml", "这里要 pretraining 的配方"),
+    ("Arms.synthetic.reference=true", "只能有一组写 reference"),
+    ("Expected.order=[real, synthetik]", "是不是 synthetic"),
+    ("Tasks.finetuning.vary={Finetune.fraction: []}", "应写几个不同的值"),
+    ("Arms={a/b: {zh: x, pretraining: {}}}", "名字用字母"),
+])
+def test_a_mistake_in_the_recipe_is_one_clear_line(bench, change, said):
+    with pytest.raises(UserError) as caught:
+        load(bench / "compare.yaml", [change])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("wanted", "said"), [
+    (["tpu"], "'tpu'"), (["gpu:97"], "没有 gpu:97"), ([], "一个设备也没有写")])
+def test_a_device_that_is_none_is_named(wanted, said):
+    with pytest.raises(UserError, match=said):
+        devices(wanted)
+
+
+def test_a_figure_that_no_run_wrote_is_named_with_those_there_are(bench):
+    loaded, runs, outcome, _ = run_all(bench, "Tasks.zero_shot.metric=macro_f1")
+    with pytest.raises(UserError, match="没有 evaluation.macro_f1（有：macro_auc）"):
+        collect(loaded.recipe, runs, list(outcome.seconds))
+
+
+def test_killed_and_started_again_does_what_is_left(bench):
+    """kill -9 of the comparison: its runs end with it, and those that were done are not done again."""
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[1])
+        from paddle_cxr.compare.execute import execute
+        from paddle_cxr.compare.plan import plan
+        from paddle_cxr.compare.recipe import load
+        loaded = load("compare.yaml")
+        execute(plan(loaded), loaded.tasks, ["cpu", "cpu"], lambda line: print(line, flush=True),
+                [sys.executable, "stand_in.py"])
+        """)
+    package = str(Path(execution.__file__).parents[2])
+    environment = os.environ | {"NAP": "0.5", "PYTHONPATH": package}
+    process = subprocess.Popen([sys.executable, "-c", script, package], env=environment, stdout=subprocess.PIPE,
+                               text=True, cwd=bench)
+    for line in process.stdout:
+        if line.startswith("[3/"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(2.5)  # the runs notice
+    begun = len(calls(bench))
+    done = len(list(bench.glob("out/runs/**/done.json")))
+    assert 3 <= done < begun
+    loaded, runs, outcome, said = run_all(bench)
+    assert not outcome.failed and said[0].startswith(f"{done} 项已经做完")
+    assert len(calls(bench)) == begun + len(runs) - done
+
+
+def test_a_recipe_it_wrote_can_be_run_by_hand(bench):
+    run_all(bench)
+    file = bench / "out/runs/real/ConVIRT/seed42/finetuning/fraction1.0/seed1.yaml"
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert recipe["Global"] == {"task": "finetuning", "device": "cpu", "seed": 1, "ranks": 1,
+                                "output_dir": "out/runs/real/ConVIRT/seed42/finetuning/fraction1.0/seed1"}
