@@ -81,9 +81,9 @@ def judge_all(films: list[tuple[str, object]]) -> tuple[Counter[str], Counter[st
     """Films kept by class, copies rejected by kind, seconds of judging alone, and how many images that were."""
     import numpy as np
 
+    from paddle_cxr.data.spoil import SPOILINGS
     from paddle_cxr.synthesis.quality.measured import MeasuredJudge
     from paddle_cxr.synthesis.quality.rules import fails
-    from paddle_cxr.data.spoil import SPOILINGS
 
     judge, kept, rejected, seconds, count = MeasuredJudge(), Counter(), Counter(), 0.0, 0
     other = read(*films[-1])

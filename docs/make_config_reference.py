@@ -319,7 +319,8 @@ def type_text(hint: Any) -> str:
     if hint == Component:
         return "组件"
     if origin in (Union, UnionType):
-        return " / ".join(type_text(one) for one in arguments)
+        # In an order of their own: Python may hand out another union that is equal but for its order.
+        return " / ".join(sorted(map(type_text, arguments), key=lambda text: (text == "null", text)))
     if origin is Literal:
         return " / ".join(value_text(one) for one in arguments)
     if origin is tuple and Ellipsis not in arguments:

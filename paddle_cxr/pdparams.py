@@ -104,7 +104,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# The one written in Python: that in C takes as much memory as a damaged file's largest memo number.
+class _ArrayUnpickler(pickle._Unpickler):
     """An unpickler for which nothing but ``_ALLOWED`` exists."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:

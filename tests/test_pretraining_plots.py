@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from paddle_cxr import plots
@@ -22,7 +24,7 @@ TEXTS = [
     "No acute cardiopulmonary abnormality; cost $5 and $6.", "心影增大（中度）。",
 ]
 WORDS = ["There", "is", "a", "moderate", "left", "pleural", "effusion", ",", "with", "consolidation", "左肺", "下野",
-         "胸腔", "积液", "electroencephalographically", "。"]
+         "胸腔", "积液", "electroencephalographically", "。", "small", "right", "apical", "no"]
 
 
 def film(index: int, height: int = 96, width: int = 96) -> np.ndarray:
@@ -65,7 +67,7 @@ FIGURES: dict[str, Callable[..., Path]] = {
     "wide matrix": lambda path, **options: draw_matrix(path, 5, 30, **options),
     "large matrix": lambda path, **options: draw_matrix(path, 150, 100, **options),
     "words": lambda path, **options: draw_words(path, 7, text=TEXTS[0], **options),
-    "too many words": lambda path, **options: draw_words(path, 16, text=TEXTS[3], **options),
+    "too many words": lambda path, **options: draw_words(path, 20, text=TEXTS[3], **options),
     "one word, flat film": lambda path, **options: draw_words(path, 1, (60, 120), **options),
     "texts of images": lambda path, **options: draw_texts(path, 2, **options),
     "own text not among them": lambda path, **options: draw_texts(path, 5, 2, **options),
@@ -149,14 +151,25 @@ def test_words_share_a_scale_and_are_titles(tmp_path: Path, monkeypatch: pytest.
     assert [one for one in seen if one[0] == (2, 3)] == [((2, 3), 0, 0.4)] * 2
 
 
+@settings(max_examples=60)
+@given(st.text(alphabet="ab 肺。'-", max_size=60), st.integers(2, 12), st.integers(1, 3))
+def test_wrapped_lines_fit_and_begin_as_the_text_does(text: str, width: int, most: int) -> None:
+    lines = style.wrapped(text, width, most).split("\n")
+    assert len(lines) <= most and all(style.columns(line.rstrip()) <= width for line in lines)
+    whole, shown = text.replace(" ", ""), "".join(lines).replace(" ", "")
+    assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
+
+
 def test_the_telling_words() -> None:
     peaks = np.array([0.1, 0.9, 0.5, 0.7, 0.2])
     attention = np.zeros((5, 2, 2))
     attention[:, 1, 0] = peaks
     words = ["there", ".", "肺", "effusion", "b"]
     assert telling_words(words, attention, 2) == [2, 3]  # in the order of the text, without the full stop
-    assert telling_words(words, attention) == [0, 2, 3, 4] and MAX_WORDS == 12
+    assert telling_words(words, attention) == [2, 3, 4] and MAX_WORDS == 12  # "there" says nothing
+    assert telling_words(["The", ".", "in"], attention[:3]) == [0, 2]  # where there is nothing else
     assert telling_words(["。", "，"], attention[:2]) == [0, 1]
+    assert telling_words(["No", "未", "left", "的"], attention[:4]) == [0, 1, 2]
 
 
 def test_bad_input(tmp_path: Path) -> None:

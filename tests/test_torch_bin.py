@@ -112,9 +112,72 @@ def test_what_is_no_dict_of_tensors(tmp_path, content):
         read_torch_bin(packed(tmp_path, content))
 
 
+# Before 2020: several pickles, and the numbers behind them
+
+SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+NUMBERS = (4).to_bytes(8, "little") + np.arange(4, dtype="<f4").tobytes()
+
+
+def old_file(folder: Path, content: object, names: object = ("0",), numbers: bytes = NUMBERS,
+             magic: int = 0x1950A86A20F9469CFC6C, system: object = SYSTEM) -> Path:
+    file = folder / "weights.bin"
+    file.write_bytes(b"".join(map(pickled, (magic, 1001, system, content, names))) + numbers)
+    return file
+
+
+def old_tensor(view: object = None, **changes: object) -> _Name:
+    storage, *rest = tensor(**changes).arguments
+    return _Name("torch._utils", "_rebuild_tensor_v2", (*storage, view), *rest)
+
+
+def test_files_of_before_2020_are_read(tmp_path):
+    assert np.array_equal(read_torch_bin(BINS / "old.bin")["x"], np.arange(24, dtype=np.float32).reshape(4, 6))
+    shared = {"x": old_tensor(), "y": old_tensor(offset=2, shape=(2,), strides=(1,))}
+    found = read_torch_bin(old_file(tmp_path, shared))
+    assert np.array_equal(found["x"], [[0, 1], [2, 3]]) and np.array_equal(found["y"], [2, 3])
+
+
+@pytest.mark.parametrize("changes", [
+    {"content": {"x": old_tensor(offset=1)}}, {"content": {"x": old_tensor(count=5)}},
+    {"content": {"x": old_tensor(view=("1", 0, 4))}}, {"content": {"x": old_tensor(name="1")}}, {"content": 3},
+    {"names": []}, {"names": ["0", "1"]}, {"names": 3}, {"numbers": NUMBERS[:-1]}, {"numbers": b""},
+    {"numbers": (2**62).to_bytes(8, "little") + bytes(16)}, {"numbers": (-1).to_bytes(8, "little", signed=True)},
+    {"magic": 7}, {"system": {}}, {"system": SYSTEM | {"little_endian": False}}, {"system": "any"}])
+def test_damaged_files_of_before_2020(tmp_path, changes):
+    with pytest.raises(UserError, match="weights.bin"):
+        read_torch_bin(old_file(tmp_path, **{"content": {"x": old_tensor()}} | changes))
+
+
+def test_a_number_in_a_file_takes_no_memory(tmp_path):
+    """A memo number of four billion, for which a list of 64 GB would be made."""
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"\x80\x02Nr\xff\xff\xff\xff.")
+    with pytest.raises(UserError, match="weights.bin"):
+        read_torch_bin(file)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_pickle_of_a_file_of_before_2020_runs_anything(tmp_path, place):
+    mark = tmp_path / "ran"
+    parts = [pickled(one) for one in (0x1950A86A20F9469CFC6C, 1001, SYSTEM, {"x": old_tensor()}, ["0"])]
+    parts[place] = pickled(_Name("os", "system", f"touch {mark}"))
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"".join(parts) + NUMBERS)
+    with pytest.raises(UserError, match="拒绝加载 .*weights.bin：文件里有可执行代码 os.system"):
+        read_torch_bin(file)
+    assert not mark.exists()
+
+
+def pointer(folder: Path) -> Path:
+    """What stands in place of a large file that was not downloaded."""
+    file = folder / "pointer.bin"
+    file.write_text("version https://git-lfs.github.com/spec/v1\nsize 435778770\n")
+    return file
+
+
 def test_other_files(tmp_path):
     good = pickled({"x": tensor()})
-    for file, said in ((BINS / "module.bin", "可执行代码 torch.nn"), (BINS / "old.bin", "PyTorch 1.6 以后"),
+    for file, said in ((BINS / "module.bin", "可执行代码 torch.nn"), (pointer(tmp_path), "损坏"),
                        (tmp_path / "none.bin", "找不到权重文件"),
                        (packed(tmp_path, good, kind=zipfile.ZIP_DEFLATED), "compressed")):
         with pytest.raises(UserError, match=said):
@@ -123,9 +186,10 @@ def test_other_files(tmp_path):
         read_torch_bin(packed(tmp_path, good, byteorder=b"big"))
 
 
+@pytest.mark.parametrize("name", ["kinds.bin", "old.bin"])
 @given(st.data())
-def test_a_damaged_file_is_refused_or_read(data):
-    whole = bytearray((BINS / "kinds.bin").read_bytes())
+def test_a_damaged_file_is_refused_or_read(name, data):
+    whole = bytearray((BINS / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     whole = whole[:data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole

@@ -217,6 +217,13 @@ def test_executable_pickle_is_refused_not_run(tmp_path, number, inside):
     assert not marker.exists()
 
 
+def test_a_number_in_a_pdparams_takes_no_memory(tmp_path):
+    """A memo number of four billion, for which the unpickler written in C makes a table of 64 GB."""
+    file = tmp_path / "a.pdparams"
+    file.write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    assert read_pdparams(file) == {}
+
+
 def test_object_arrays_are_refused(tmp_path):
     marker, file = tmp_path / "ran", tmp_path / "evil.pdparams"
     for _, attack in malicious(marker):

@@ -18,7 +18,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    parser = cli.parser("预测：得到表格（CSV、JSON）和带中文标签、概率、Grad-CAM 的图")
+    parser = cli.parser("预测：得到表格（CSV、JSON）和带中文标签、概率、Grad-CAM 的图；分割的配方得到掩膜和轮廓图")
     parser.add_argument("-i", "--input", required=True, help="一张图、一个文件夹或一个 zip")
     parser.add_argument("--engine", choices=("paddle", "inference", "onnx"), default="paddle",
                         help="paddle：训练权重（有 Grad-CAM）；inference、onnx：tools/export.py 导出的模型")

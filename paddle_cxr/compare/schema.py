@@ -59,8 +59,8 @@ class MethodSection(Section):
     zh: str = Field("", description="显示名；不写则用方法的键")
     recipe: str = Field(description="预训练配方")
     override: PartialRecipe = Field(default={}, description="盖在该配方上的一部分")
-    tasks: Annotated[dict[str, dict[str, Any]], PARTIAL] = Field(default={}, description="这种方法在某项评估里另有写法：Tasks 的键 → "
-                                                                    "盖在那份配方上的一部分")
+    tasks: Annotated[dict[str, dict[str, Any]], PARTIAL] = Field(
+        default={}, description="这种方法在某项评估里另有写法：Tasks 的键 → 盖在那份配方上的一部分")
 
 
 class PretrainingRuns(Section):

@@ -23,8 +23,10 @@ from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
-from paddle_cxr.recipe import Loaded, load
+from paddle_cxr.recipe import CLASSIFICATION, Loaded, load, task_of
 
+FINETUNING, SEGMENTATION = "finetuning", "segmentation"
+NOTHING = "未见"
 NOTICE = "仅供教学与研究，不能用于临床诊断（not for clinical use）"
 
 
@@ -39,6 +41,8 @@ class Predictor:
         classes: the classes, in label order.
         weights: where it came from.
         demo: whether it was trained on phantoms.
+        thresholds: where the classes are findings, of which a film may show several or none: the probabilities [K] from
+            which on each counts as present.
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
@@ -47,17 +51,30 @@ class Predictor:
     classes: tuple[ClassInfo, ...]
     weights: Path
     demo: bool
+    thresholds: np.ndarray | None = None
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict a file, folder or zip; returns the exit code (1 when every image was unreadable)."""
-    loaded = load(arguments.config, arguments.override, for_data=False)
+    task = task_of(arguments.config, arguments.override)
+    if task == SEGMENTATION:
+        from paddle_cxr.tasks.segmentation.predict import predict as predict_masks
+
+        return predict_masks(arguments)
+    if task not in (CLASSIFICATION, FINETUNING):
+        raise UserError(f"Global.task：tools/predict.py 不用 {task} 的模型预测"
+                        f"（可用：{CLASSIFICATION}、{FINETUNING}、{SEGMENTATION}）")
+    if task == FINETUNING:
+        from paddle_cxr.tasks.finetuning.predict import open_predictor
+        from paddle_cxr.tasks.finetuning.recipe import load as load_recipe
+    else:
+        load_recipe, open_predictor = load, _from_checkpoint if arguments.engine == "paddle" else _from_export
+    loaded = load_recipe(arguments.config, arguments.override, for_data=False)
     for line in loaded.notices:
         print(line)
     output = Path(arguments.output or Path(loaded.recipe.Global.output_dir) / "predict")
-    with explained(loaded.origins), _files(Path(arguments.input)) as (files, root):
-        open_model = _from_checkpoint if arguments.engine == "paddle" else _from_export
-        predictor = open_model(loaded, arguments.engine)
+    with explained(loaded.origins), image_files(Path(arguments.input)) as (files, root):
+        predictor = open_predictor(loaded, arguments.engine)
         print(f"权重：{predictor.weights}")
         if predictor.demo:
             print("!! 这份权重是用内置模体（phantom）训练的，对真实胸片的预测没有意义")
@@ -73,7 +90,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _files(given: Path) -> Iterator[tuple[list[Path], Path]]:
+def image_files(given: Path) -> Iterator[tuple[list[Path], Path]]:
     """The image files of a file, folder or archive, with the folder their names are shown relative to."""
     if not given.exists():
         raise UserError(f"--input：找不到 {given}")
@@ -154,14 +171,23 @@ def _predict_batch(predictor: Predictor, names: list[str], images: np.ndarray, o
     heat = predictor.heat(inputs[:drawn], best[:drawn]) if predictor.heat and drawn else None
     rows = []
     for i, (name, row) in enumerate(zip(names, probabilities, strict=True)):
-        label = predictor.classes[best[i]]
-        rows.append({"file": name, "label": label.name, "label_zh": label.zh, "probability": float(row[best[i]]),
+        shown = _shown(predictor, row)
+        rows.append({"file": name, "label": "|".join(one.name for one in shown),
+                     "label_zh": "、".join(one.zh for one in shown) or NOTHING, "probability": float(row[best[i]]),
                      "probabilities": {c.name: float(p) for c, p in zip(predictor.classes, row, strict=True)}})
         if i < drawn:
             file = output / "figures" / f"{name}.png"
+            found = "" if predictor.thresholds is None else f"预测：{rows[-1]['label_zh']}"
             plots.plot_prediction(images[i], None if heat is None else heat[i], row, predictor.classes, name, file,
-                                  demo=predictor.demo)
+                                  title=found, demo=predictor.demo)
     return rows
+
+
+def _shown(predictor: Predictor, probabilities: np.ndarray) -> list[ClassInfo]:
+    """What a film is taken to show: the most probable class, or every finding that reaches its threshold."""
+    if predictor.thresholds is None:
+        return [predictor.classes[probabilities.argmax()]]
+    return [one for one, enough in zip(predictor.classes, probabilities >= predictor.thresholds, strict=True) if enough]
 
 
 def _write_tables(output: Path, rows: list[dict[str, Any]], predictor: Predictor) -> None:

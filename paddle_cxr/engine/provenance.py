@@ -15,9 +15,10 @@ TRAINED_ON = "train_files.csv"
 
 def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) -> None:
     """Record which files a run trains on, so that a later evaluation can tell whether it sees them again."""
+    classes = [info.name for info in data.classes]  # pairs have none
     records = [data.source.records[position] for position in positions]
     write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id"], (
-        [record.path, _size(data, position), data.classes[record.label].name, record.patient_id or ""]
+        [record.path, _size(data, position), classes[record.label] if classes else "", record.patient_id or ""]
         for position, record in zip(positions, records, strict=True)))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from paddle_cxr.evaluation import metrics as m
+from paddle_cxr.evaluation.ranking import Ranking
 
 _CHUNK = 2_000_000  # weights held at a time (16 MB), so that 20 000 samples × 1000 resamples fit a small machine
 
@@ -38,19 +40,28 @@ def with_intervals(labels: np.ndarray, probabilities: np.ndarray, class_names: S
     """
     result = m.classification_metrics(labels, probabilities, class_names)
     labels, probabilities = m.checked(labels, probabilities, class_names)
-    unit = _unit_of(groups, len(labels))
-    parts = [_resampled(labels, probabilities, weights) for weights in _resamples(unit, n, seed)]
+    unit = unit_of(groups, len(labels))
+    rankings = [Ranking(labels == k, probabilities[:, k]) for k in range(len(class_names))]
+    parts = [_resampled(labels, probabilities, rankings, weights) for weights in counts(unit, n, seed)]
     values = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    result["ci95"] = {key: _interval(values[key])
+    result["ci95"] = {key: interval(values[key])
                       for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")}
-    result["ci95"]["per_class"] = {name: {key: _interval(values[key][:, k]) for key in ("auc", "recall")}
+    result["ci95"]["per_class"] = {name: {key: interval(values[key][:, k]) for key in ("auc", "recall")}
                                    for k, name in enumerate(class_names)}
     result["bootstrap"] = {"resamples": n, "unit": "sample" if len(set(unit)) == len(unit) else "patient", "seed": seed}
     return result
 
 
-def _unit_of(groups: Sequence[Hashable] | None, samples: int) -> np.ndarray:
-    """For each sample the number of the unit that is drawn with it, ``[N]``: itself, or its patient."""
+def unit_of(groups: Sequence[Hashable] | None, samples: int) -> np.ndarray:
+    """For each sample the number of the unit that is drawn with it, int64 ``[N]``: itself, or its patient.
+
+    Args:
+        groups: N patient ids, None for one that is unknown; or None.
+        samples: N.
+
+    Raises:
+        ValueError: ``groups`` is not N long.
+    """
     if groups is None:
         return np.arange(samples)
     if len(groups) != samples:
@@ -60,28 +71,55 @@ def _unit_of(groups: Sequence[Hashable] | None, samples: int) -> np.ndarray:
     return np.array([number.setdefault(key, len(number)) for key in keys])
 
 
-def _resamples(unit: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
-    """Chunks ``[b, N]`` of ``n`` resamples: how often each sample is drawn."""
+def counts(unit: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
+    """Chunks ``[b, N]`` of ``n`` resamples: how often each sample is drawn, in the smallest unsigned type that fits.
+
+    Args:
+        unit: int64 ``[N]``, as :func:`unit_of` gives it.
+        n: resamples; 0 gives no chunk.
+        seed: the same seed gives the same resamples, whatever the chunks.
+    """
     random = np.random.default_rng(seed)
     units = int(unit.max()) + 1
+    alone = units == len(unit)  # then unit is 0 … N-1
     chunk = max(1, _CHUNK // len(unit))
-    for first in range(0, n, chunk):
+
+    def draw(first: int) -> np.ndarray:
         # How often each unit comes up in `units` draws with replacement is a multinomial count.
         drawn = random.multinomial(units, np.full(units, 1 / units), size=min(chunk, n - first))
-        yield drawn[:, unit].astype(np.float64)
+        drawn = drawn.astype(np.min_scalar_type(drawn.max()))
+        return drawn if alone else np.take(drawn, unit, axis=1)
+
+    starts = range(0, n, chunk)
+    if len(starts) < 2:
+        yield from map(draw, starts)
+        return
+    # Drawing takes about as long as what is computed from it, and NumPy draws beside other threads: one chunk ahead.
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        waiting = ahead.submit(draw, 0)
+        for first in starts[1:]:
+            drawn, waiting = waiting.result(), ahead.submit(draw, first)
+            yield drawn
+        yield waiting.result()
 
 
-def _resampled(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def resamples(unit: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
+    """:func:`counts` as float64, for products with matrices."""
+    return (drawn.astype(np.float64) for drawn in counts(unit, n, seed))
+
+
+def _resampled(labels: np.ndarray, probabilities: np.ndarray, rankings: Sequence[Ranking], weights: np.ndarray
+               ) -> dict[str, np.ndarray]:
     """The metrics of every resample: ``[b]`` each, per-class ones ``[b, K]``."""
     confusion = m.confusion_matrices(labels, probabilities, weights)
     recall = m.recall(confusion)
-    auc = np.stack([m.auc(labels == k, probabilities[:, k], weights) for k in range(probabilities.shape[1])], axis=1)
+    auc = np.stack([ranking.measure(weights)["auc"] for ranking in rankings], axis=1)
     return {"accuracy": m.accuracy(confusion), "balanced_accuracy": m.mean_defined(recall),
             "macro_f1": m.mean_defined(m.f1(confusion)), "macro_auc": m.mean_defined(auc),
             "auc": auc, "recall": recall}
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
+def interval(values: np.ndarray) -> list[float] | None:
     """The middle 95 % of the defined values, or None when none is."""
     defined = values[~np.isnan(values)]
     return [float(edge) for edge in np.percentile(defined, [2.5, 97.5])] if len(defined) else None

@@ -4,9 +4,10 @@ Every function sees all samples at once.  Averaging the metrics of batches inste
 smaller batch counts too much, and AUC or F1 of a part says little about the whole.
 
 Two ideas carry the file.  (1) Accuracy, precision, recall and F1 are read off the confusion matrix.  (2) AUC and
-average precision need only, for every distinct score, how many positive and negative samples have it.  Both take
-*weights* ``[B, N]``, B ways of counting the N samples, so that the bootstrap (:mod:`paddle_cxr.evaluation.bootstrap`)
-reuses them for a thousand resamples at once; a plain metric is the case of one row of ones.
+average precision need only, for every distinct score, how many positive and negative samples have it
+(:mod:`paddle_cxr.evaluation.ranking`).  Both take *weights* ``[B, N]``, B ways of counting the N samples, so that the
+bootstrap (:mod:`paddle_cxr.evaluation.bootstrap`) reuses them for a thousand resamples at once; a plain metric is the
+case of one row of ones.
 
 Undefined values (recall of a class nobody has, precision of a class never predicted) are NaN inside and None in the
 dictionaries, and a macro average is taken over the classes where the value is defined.
@@ -22,6 +23,7 @@ import numpy as np
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.calibration import brier_score, reliability_curve
+from paddle_cxr.evaluation.ranking import Ranking, divide
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
@@ -105,7 +107,8 @@ def confusion_matrices(labels: np.ndarray, probabilities: np.ndarray, weights: n
     """Confusion matrices ``[B, K, K]`` (row = truth, column = most probable class) for ``weights`` ``[B, N]``."""
     classes = probabilities.shape[1]
     cell = labels * classes + probabilities.argmax(axis=1)
-    return (weights @ np.eye(classes * classes)[cell]).reshape(-1, classes, classes)
+    counted = [np.bincount(cell, weights=row, minlength=classes * classes) for row in weights]
+    return np.reshape(counted, (-1, classes, classes))
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
@@ -134,24 +137,19 @@ def _diagonal(confusion: np.ndarray) -> np.ndarray:
 
 # --- over all thresholds ------------------------------------------------------------------------------------------
 
-def count_by_score(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
-                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort once, count often: the distinct scores, falling, and how much weight of each kind has them.
+def count_by_score(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores, falling, and how many samples of each kind have them.
 
     Args:
         positive: bool ``[N]``.
         scores: float ``[N]``, higher means more positive.
-        weights: float ``[B, N]``.
 
     Returns:
-        distinct scores ``[G]``, positive weight ``[B, G]``, negative weight ``[B, G]``.
+        distinct scores, positives, negatives, ``[G]`` each.
     """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    weights = weights[:, order]
-    of_positives = np.add.reduceat(weights * positive[order], starts, axis=1)
-    return ordered[starts], of_positives, np.add.reduceat(weights, starts, axis=1) - of_positives
+    distinct, place = np.unique(-scores, return_inverse=True)
+    positives = np.bincount(place, weights=positive, minlength=len(distinct))
+    return -distinct, positives, np.bincount(place, minlength=len(distinct)) - positives
 
 
 def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -160,23 +158,20 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nda
     It is the chance that a random positive scores higher than a random negative, a tie counting one half
     (Hanley & McNeil 1982): the same as the Mann-Whitney U with mid-ranks, and as the trapezoids under the curve.
     """
-    _, positives, negatives = count_by_score(positive, scores, weights)
-    higher = np.cumsum(positives, axis=1) - positives  # positives with a strictly higher score
-    wins = np.sum(negatives * (higher + positives / 2), axis=1)
-    return divide(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+    return Ranking(positive, scores).measure(weights)["auc"]
 
 
 def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ROC curve: false and true positive rate ``[G + 1]`` each, from (0, 0) to (1, 1); NaN where undefined."""
-    _, positives, negatives = count_by_score(positive, scores, np.ones((1, len(scores))))
-    true, false = np.r_[0, np.cumsum(positives[0])], np.r_[0, np.cumsum(negatives[0])]
+    _, positives, negatives = count_by_score(positive, scores)
+    true, false = np.r_[0, np.cumsum(positives)], np.r_[0, np.cumsum(negatives)]
     return divide(false, false[-1]), divide(true, true[-1])
 
 
 def precision_recall_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall (rising to 1) and precision ``[G]`` at every distinct threshold, falling; recall NaN without positives."""
-    _, positives, negatives = count_by_score(positive, scores, np.ones((1, len(scores))))
-    true, false = np.cumsum(positives[0]), np.cumsum(negatives[0])
+    _, positives, negatives = count_by_score(positive, scores)
+    true, false = np.cumsum(positives), np.cumsum(negatives)
     return divide(true, true[-1]), true / (true + false)
 
 
@@ -199,12 +194,6 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) ->
 
 
 # --- small helpers ------------------------------------------------------------------------------------------------
-
-def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """``part / whole`` with NaN, quietly, where ``whole`` is 0: undefined is not zero."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(whole == 0, np.nan, np.asarray(part, dtype=np.float64) / whole)
-
 
 def mean_defined(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where nothing is defined."""

@@ -8,7 +8,7 @@ another finding.
 from __future__ import annotations
 
 from paddle_cxr.errors import UserError, did_you_mean
-from paddle_cxr.evaluation.zero_shot import FindingPrompts
+from paddle_cxr.evaluation.prompts import FindingPrompts
 
 LANGUAGES = ("en", "zh")
 _CLEAR = {"en": ("The lungs are clear.", "No acute cardiopulmonary abnormality."),

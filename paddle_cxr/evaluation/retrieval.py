@@ -8,8 +8,12 @@ Two things make such figures too good, and are dealt with here.
 * **Ties.**  A model that gives every pair the same score has found nothing.  A candidate whose score equals the right
   one's is counted as ranked before it, so a constant score gets rank last, not rank 1.
 
-A figure is read beside chance: with few texts, or with a text that half the images carry, R@5 is high by luck alone.
-The chance levels are exact, not simulated.
+A figure is read beside two levels that need no model, both exact, not simulated:
+
+* ``chance``: the candidates in random order, the mean over all orders; drawn anew for each query or once for all of
+  them makes no difference.
+* ``blind``: the best order that is the same for all queries, and so looks at none of them.  Where many images
+  carry one text, putting it first finds more than chance does: a model is worth what it finds beyond *this*.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.evaluation.bootstrap import _interval, _resamples, _unit_of
+from paddle_cxr.evaluation.bootstrap import interval, resamples, unit_of
 
 RECALL_AT = (1, 5, 10)
 _BLOCK = 4_000_000  # scores compared at a time: 20 000 × 20 000 needs some 30 MB beside the matrix itself
@@ -55,10 +59,10 @@ def retrieval(scores: np.ndarray, text_of: np.ndarray, groups: Sequence[Hashable
     Returns:
         ``image_to_text`` and ``text_to_image``, each with ``queries``, ``candidates``, ``unit`` (what is drawn for
         the intervals), ``R@1``, ``R@5``, ``R@10`` and ``median_rank``; each of the last four holds ``value``, ``ci95``
-        (``[low, high]`` or None), ``chance`` (see :func:`chance_curve`) and ``ratio`` = value / chance (for the median
-        rank smaller is better).  ``mean_recall``: mean of the six R@k, one number for early stopping.  ``images``,
-        ``texts`` and ``bootstrap`` (``resamples``, ``seed``).  The intervals are those of the queries; the candidates
-        stay as they are.
+        (``[low, high]`` or None), ``chance`` (see :func:`chance_curve`), ``ratio`` = value / chance (for the median
+        rank smaller is better) and, but for the median rank, ``blind`` (see :func:`blind_curve`).  ``mean_recall``:
+        mean of the six R@k, one number for early stopping.  ``images``, ``texts`` and ``bootstrap`` (``resamples``,
+        ``seed``).  The intervals are those of the queries; the candidates stay as they are.
 
     Raises:
         UserError: no images, or scores that are not finite.
@@ -66,10 +70,13 @@ def retrieval(scores: np.ndarray, text_of: np.ndarray, groups: Sequence[Hashable
     """
     of_images, of_texts = ranks(scores, text_of)
     images, texts = scores.shape
-    carriers = np.unique(np.bincount(text_of)[np.unique(text_of)], return_counts=True)
+    carriers = np.bincount(text_of)[np.unique(text_of)]  # images of each text that has any
     both = {
-        "image_to_text": _direction("image", of_images, chance_curve(texts, [1], [1]), groups, n, seed),
-        "text_to_image": _direction("text", of_texts, chance_curve(images, *carriers), None, n, seed),
+        "image_to_text": _direction("image", of_images, (chance_curve(texts, [1], [1]), blind_curve(texts, carriers)),
+                                    groups, n, seed),
+        # One image of each text is enough to find it.
+        "text_to_image": _direction("text", of_texts, (chance_curve(images, *np.unique(carriers, return_counts=True)),
+                                                       blind_curve(images, np.ones_like(carriers))), None, n, seed),
     }
     recalls = [both[way][f"R@{k}"]["value"] for way in both for k in RECALL_AT]
     return {"images": images, "texts": texts, **both, "mean_recall": float(np.mean(recalls)),
@@ -128,6 +135,18 @@ def chance_curve(candidates: int, right: Sequence[int], queries: Sequence[int]) 
     return 1 - missed / np.sum(queries)
 
 
+def blind_curve(candidates: int, queries: np.ndarray) -> np.ndarray:
+    """Share of the queries that the best order, one for all of them, finds at rank ≤ k: float64 ``[candidates]``.
+
+    Args:
+        candidates: N.
+        queries: int ``[≤ N]``, how many queries each candidate is right for; none is counted twice.
+    """
+    found = np.zeros(candidates)
+    found[:len(queries)] = np.sort(queries)[::-1]
+    return np.cumsum(found) / found.sum()
+
+
 def top(scores: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` best of N candidates, best first, int64; of equal scores the right ones come last, as in the ranks.
 
@@ -150,18 +169,24 @@ def _checked(scores: np.ndarray, text_of: np.ndarray) -> np.ndarray:
     return text_of
 
 
-def _direction(query: str, rank: np.ndarray, chance: np.ndarray, groups: Sequence[Hashable] | None, n: int, seed: int
-               ) -> dict[str, Any]:
-    unit, candidates = _unit_of(groups, len(rank)), len(chance)
+def _direction(query: str, rank: np.ndarray, levels: tuple[np.ndarray, np.ndarray],
+               groups: Sequence[Hashable] | None, n: int, seed: int) -> dict[str, Any]:
+    """The figures of one way; ``levels`` are the curves of chance and of the best blind order."""
+    chance, blind = levels
+    unit, candidates = unit_of(groups, len(rank)), len(chance)
     values = _figures(rank, np.ones((1, len(rank))))
-    draws = [_figures(rank, weights) for weights in _resamples(unit, n, seed)] if n else []
+    draws = [_figures(rank, weights) for weights in resamples(unit, n, seed)] if n else []
     result: dict[str, Any] = {"queries": len(rank), "candidates": candidates,
                               "unit": query if len(set(unit)) == len(unit) else "patient"}
     for key in values:
+        if key == "median_rank":
+            beside = {"chance": _median_of(chance)}
+        else:
+            last = min(int(key[2:]), candidates) - 1
+            beside = {"chance": float(chance[last]), "blind": float(blind[last])}
         value = float(values[key][0])
-        level = _median_of(chance) if key == "median_rank" else float(chance[min(int(key[2:]), candidates) - 1])
-        result[key] = {"value": value, "chance": level, "ratio": value / level,
-                       "ci95": _interval(np.concatenate([draw[key] for draw in draws])) if draws else None}
+        result[key] = {"value": value, **beside, "ratio": value / beside["chance"],
+                       "ci95": interval(np.concatenate([draw[key] for draw in draws])) if draws else None}
     return result
 
 

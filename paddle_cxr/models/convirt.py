@@ -12,6 +12,7 @@ Paired Images and Text" (2020), arXiv:2010.00747, section 2.
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -32,11 +33,16 @@ class ConVIRT(nn.Layer):
         dim: length of the common vectors.
         temperature: τ; similarities are cosines divided by it.
 
+    Attributes:
+        arch: the method's name.
+        compared: names of the matrices of :meth:`similarities`.
+
     Raises:
         UserError: ``temperature`` or ``dim`` not above 0.
     """
 
     arch = "ConVIRT"
+    compared = ("global",)
 
     def __init__(self, image_encoder: ResNet, text_encoder: TextEncoder, dim: int = 512, temperature: float = 0.1
                  ) -> None:
@@ -49,7 +55,7 @@ class ConVIRT(nn.Layer):
 
     def encode_image(self, images: Tensor) -> Features:
         """Normalised images [N, C, H, W] → ``global``: unit vectors [N, dim]."""
-        return {"global": F.normalize(self.image_head(self.image_encoder(images)))}
+        return {"global": unit(self.image_head(self.image_encoder(images)))}
 
     def encode_text(self, ids: Tensor, attention: Tensor, words: Tensor) -> Features:
         """Tokens → ``global``: unit vectors [N, dim].
@@ -59,10 +65,24 @@ class ConVIRT(nn.Layer):
             attention: int64 [N, L], 1 for a token, 0 for padding.
             words: int64 [N, L], number of the word a token is a piece of, -1 for special tokens and padding.
         """
+        words = with_a_word(words, attention)
         hidden = self.text_encoder(ids, attention)[-1].astype("float32") + lowest_where(words < 0).unsqueeze(2)
         # topk and not max, whose way back takes Paddle 200 times as long on a CPU: more than all the rest of the tower.
         pooled = hidden.topk(1, axis=1)[0].squeeze(1)  # [N, H]
-        return {"global": F.normalize(self.text_head(pooled))}
+        return {"global": unit(self.text_head(pooled))}
+
+    def region_similarity(self, images: Tensor, texts: Features) -> Tensor:
+        """Where every text fits every image: cosines [N, texts, h, w] on the grid of ``layer4``.
+
+        Each place of the map goes through the head by itself, as if the image were that place only.
+
+        Args:
+            images: normalised, [N, C, H, W].
+            texts: of :meth:`encode_text`.
+        """
+        places = self.image_encoder.forward_features(images)["layer4"].transpose([0, 2, 3, 1])  # [N, h, w, F]
+        cosines = F.normalize(self.image_head(places), axis=3) @ texts["global"].T
+        return cosines.transpose([0, 3, 1, 2])
 
     def similarities(self, images: Features, texts: Features) -> Features:
         """What the loss compares: ``global`` [images, texts], cosine / τ."""
@@ -76,6 +96,21 @@ class ConVIRT(nn.Layer):
 def lowest_where(absent: Tensor) -> Tensor:
     """What to add to numbers so that a maximum or a softmax does not see those that are ``absent`` (bool)."""
     return absent.astype("float32") * _LOWEST
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """``vectors`` [N, D] at length 1, in float32: in half precision (AMP) cosines would have but three digits."""
+    return F.normalize(vectors.astype("float32"))
+
+
+def with_a_word(words: Tensor, attention: Tensor) -> Tensor:
+    """``words`` [N, L] where a text that has no word gets one, number 0: its special tokens.
+
+    Nothing is left of a report of characters that the tokenizer drops (zero-width ones, say).  A maximum or a softmax
+    over nothing would spoil the whole batch that it is in.
+    """
+    silent = (words < 0).all(axis=1, keepdim=True) & (attention > 0)
+    return paddle.where(silent, paddle.zeros_like(words), words)
 
 
 def projection(inputs: int, outputs: int) -> nn.Sequential:

@@ -25,7 +25,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_cxr.errors import UserError
-from paddle_cxr.models.convirt import Features, lowest_where
+from paddle_cxr.models.convirt import Features, lowest_where, unit, with_a_word
 from paddle_cxr.models.resnet import ResNet
 from paddle_cxr.models.text_encoder import TextEncoder
 
@@ -40,15 +40,19 @@ class GLoRIA(nn.Layer):
         text_encoder: the text tower.
         dim: D, length of the common vectors; where it is not the text tower's width, words and reports are projected.
         temperatures: γ₁, γ₂, γ₃ above.
-        layers: so many last layers of the text tower are summed.
+        layers: so many last layers of the text tower are summed, all of them where it has fewer.
         enlarge: side in pixels to which images are enlarged first (the paper: 299, which gives 19 x 19 regions), or
             None.
+
+    Attributes:
+        arch, compared: as of :class:`~paddle_cxr.models.convirt.ConVIRT`.
 
     Raises:
         UserError: an argument out of range.
     """
 
     arch = "GLoRIA"
+    compared = ("global", "local")
 
     def __init__(self, image_encoder: ResNet, text_encoder: TextEncoder, dim: int = 768,
                  temperatures: tuple[float, float, float] = (4.0, 5.0, 10.0), layers: int = 4,
@@ -71,7 +75,7 @@ class GLoRIA(nn.Layer):
             images = F.interpolate(images, [self.enlarge, self.enlarge], mode="bilinear", align_corners=True)
         maps = self.image_encoder.forward_features(images)
         regions = self.local_head(maps["layer3"])  # [N, D, h, w]
-        return {"global": F.normalize(self.global_head(self.image_encoder.forward_head(maps["layer4"]))),
+        return {"global": unit(self.global_head(self.image_encoder.forward_head(maps["layer4"]))),
                 "regions": regions.flatten(2).transpose([0, 2, 1])}
 
     def region_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -85,11 +89,26 @@ class GLoRIA(nn.Layer):
         Arguments as of :meth:`paddle_cxr.models.convirt.ConVIRT.encode_text`.
         """
         hidden = sum(self.text_encoder(ids, attention)[-self.layers:])  # [N, L, H]
-        merged, mask = merge_pieces(hidden, words)
+        merged, mask = merge_pieces(hidden, with_a_word(words, attention))
         mean = merged.sum(axis=1) / mask.sum(axis=1, keepdim=True).clip(min=1).astype(merged.dtype)
         if self.word_head is not None:
             merged, mean = self.word_head(merged), self.report_head(mean)
-        return {"global": F.normalize(mean), "words": merged, "word_mask": mask}
+        return {"global": unit(mean), "words": merged, "word_mask": mask}
+
+    def region_similarity(self, images: Tensor, texts: Features) -> Tensor:
+        """Where every text fits every image: mean cosine over its words, [N, texts, h, w] on the grid of ``layer3``.
+
+        Args:
+            images: normalised, [N, C, H, W].
+            texts: of :meth:`encode_text`.
+        """
+        regions = F.normalize(self.encode_image(images)["regions"], axis=2)  # [N, R, D]
+        mask = texts["word_mask"].astype(regions.dtype)
+        # The mean of cosines is the product with the mean of the unit vectors.
+        words = F.normalize(texts["words"], axis=2) * mask.unsqueeze(2)
+        means = words.sum(axis=1) / mask.sum(axis=1, keepdim=True).clip(min=1)  # [T, D]
+        cosines = (regions @ means.T).transpose([0, 2, 1])
+        return cosines.reshape([*cosines.shape[:2], *self.region_grid(*images.shape[2:])])
 
     def similarities(self, images: Features, texts: Features) -> Features:
         """What the loss compares, each [images, texts]: ``global`` γ₃ cos, ``local`` γ₃ Z."""

@@ -15,6 +15,7 @@ Discrimination" (2021), arXiv:2110.07244 (ERNIE-Health, an ELECTRA).
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,14 @@ from pydantic import Field
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json
 from paddle_cxr.models.clip_tokenizer import read_json
-from paddle_cxr.models.text_weights import TENSORS, TowerWeights, read_tower_weights, to_paddle, to_torch
+from paddle_cxr.models.text_weights import (
+    TENSORS,
+    TowerWeights,
+    read_tower_weights,
+    to_paddle,
+    to_torch,
+    weight_files,
+)
 from paddle_cxr.models.wordpiece import MAX_TOKENS, ReportTokenizer, read_report_tokenizer, train_wordpiece
 from paddle_cxr.quiet import importing
 from paddle_cxr.schema import Section, checked
@@ -41,6 +49,8 @@ CONFIG, OLD_CONFIG = "config.json", "model_config.json"
 _CLASSES = {"bert": "Bert", "cxr-bert": "Bert", "electra": "Electra", "ernie": "Ernie"}
 _ARCHITECTURES = re.compile(r"(CXRBert|Bert|ErnieHealth|Electra|Ernie)(Model|For|Discriminator|Generator)")
 _BLOCKED = -1e4  # added to the attention on padding, whose softmax is then exactly 0; half precision can write it
+_NEEDED = "文本塔（text encoder）需要 PaddleNLP", "请运行 pip install -e \".[nlp]\""
+_MOST_NUMBERS = 2_000_000_000  # of a text tower; BERT-large has 340 million
 
 Size = Annotated[int, Field(ge=1, le=2**24)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -141,10 +151,7 @@ class TextEncoder(nn.Layer):
         Raises:
             UserError: there are not so many layers.
         """
-        layers = len(self.encoder.layers)
-        if count is not None and (type(count) is not int or not 0 <= count <= layers):
-            raise UserError(f"frozen_layers：应为 0 到 {layers} 的整数（文本塔有 {layers} 层；0 只冻结词嵌入），"
-                            f"或 null（不冻结），现在是 {count!r}")
+        check_frozen(count, len(self.encoder.layers))
         self.frozen_layers = count
         for parameter in self.parameters():
             parameter.stop_gradient = False
@@ -158,8 +165,15 @@ class TextEncoder(nn.Layer):
         return [self.embeddings, self.embeddings_project, *list(self.encoder.layers)[:self.frozen_layers]]
 
 
+def check_frozen(count: int | None, layers: int) -> None:
+    """Refuse to freeze more layers than there are; raises :class:`UserError`."""
+    if count is not None and (type(count) is not int or not 0 <= count <= layers):
+        raise UserError(f"Arch.text.frozen_layers：应为 0 到 {layers} 的整数（文本塔有 {layers} 层；0 只冻结词嵌入），"
+                        f"或 null（不冻结），现在是 {count!r}")
+
+
 def _paddlenlp_network(config: TextConfig) -> nn.Layer:
-    with importing("文本塔（text encoder）需要 PaddleNLP", "请运行 pip install -e \".[nlp]\""):
+    with importing(*_NEEDED):
         from paddlenlp import transformers
     logging.getLogger("PaddleNLP").setLevel(logging.ERROR)  # INFO lines of no use to a student
     own = {"electra": {"embedding_size"}, "ernie": {"use_task_id", "task_type_vocab_size"}}
@@ -224,20 +238,54 @@ def load_text_encoder(folder: str | Path, max_tokens: int = MAX_TOKENS, weights:
         UserError: a file is missing or damaged, weights that are a program, another architecture, names or shapes that
             do not fit, a vocabulary longer than the embedding, or more tokens than positions.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"找不到文本模型文件夹 {folder}；程序不会自动下载，请先下载到本地，再把 folder 改为它的路径")
-    config = _read_config(folder)
+    folder, config = _described(folder)
     found = read_tower_weights(folder) if weights else None
     tokenizer = read_report_tokenizer(folder, max_tokens, split_symbols=found is not None and not found.from_torch)
     _check_fit(config, tokenizer, str(folder))
-    encoder = _encoder_with(config, found) if found else TextEncoder(config)
+    encoder = _encoder_with(config, found) if found else TextEncoder(_bounded(config, folder))
     encoder.eval()
     return encoder, tokenizer
 
 
+def check_paddlenlp() -> None:
+    """Refuse to go on without PaddleNLP; raises :class:`UserError`.  It is looked for, not loaded."""
+    if importlib.util.find_spec("paddlenlp") is None:
+        raise UserError("；".join(_NEEDED))
+
+
+def check_text_folder(folder: str | Path, max_tokens: int = MAX_TOKENS, frozen_layers: int | None = None) -> None:
+    """Refuse what :func:`load_text_encoder` and ``freeze_layers`` would refuse, but for the weights' content.
+
+    It takes a moment, and so comes before the images are read.
+    """
+    folder, config = _described(folder)
+    weight_files(folder)
+    _check_fit(config, read_report_tokenizer(folder, max_tokens), str(folder))
+    check_frozen(frozen_layers, config.num_hidden_layers)
+
+
+def _described(folder: str | Path) -> tuple[Path, TextConfig]:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"找不到文本模型文件夹 {folder}；程序不会自动下载，请先下载到本地，再用 -o Arch.text.folder=… "
+                        "指向它")
+    return folder, _read_config(folder)
+
+
+def _bounded(config: TextConfig, folder: Path) -> TextConfig:
+    """Refuse a size that no text tower has, where no weights are read that would show it before memory is taken."""
+    width = config.hidden_size
+    rows = config.vocab_size + config.type_vocab_size + config.task_type_vocab_size + config.max_position_embeddings
+    numbers = rows * max(width, config.embedding_size or 0) + (
+        config.num_hidden_layers * width * (4 * width + 2 * config.intermediate_size))
+    if numbers > _MOST_NUMBERS:
+        raise UserError(f"{folder / CONFIG}：按它建的网络有 {numbers / 1e8:.0f} 亿个参数，不是文本塔；文件可能已损坏，"
+                        "请重新训练或下载")
+    return config
+
+
 def _encoder_with(config: TextConfig, weights: TowerWeights) -> TextEncoder:
-    with importing("文本塔（text encoder）需要 PaddleNLP", "请运行 pip install -e \".[nlp]\""):
+    with importing(*_NEEDED):
         from paddlenlp.transformers.model_utils import no_init_weights
 
     # Lazily: memory is taken by the weights of the file once they are seen to fit, not by what a config claims.
@@ -300,6 +348,9 @@ def _model_type(content: Mapping[str, Any], file: Path) -> str:
     names = [str(one) for one in (names if isinstance(names, list) else [content.get("init_class")])]
     found = _CLASSES.get(str(kind)) or next((match[1] for match in map(_ARCHITECTURES.match, names) if match), None)
     families = {"CXRBert": "bert", "Bert": "bert", "ErnieHealth": "electra", "Electra": "electra", "Ernie": "ernie"}
+    if found is None and not kind and names == ["None"]:
+        raise UserError(f"{file}：没有写明是哪种网络（model_type）；2020 年以前的 BERT 多是这样，若是 BERT，"
+                        "请在文件里加上 \"model_type\": \"bert\"")
     if found is None or (kind and str(kind) not in _CLASSES):
         raise UserError(f"{file}：不支持 {kind or '、'.join(names)}；文本塔支持 BERT、ELECTRA（ERNIE-Health 即是）和 "
                         "ERNIE（model_type 为 bert、electra、ernie），词表为 WordPiece")

@@ -8,7 +8,6 @@ becomes the tensors of :class:`paddle_cxr.models.text_encoder.TextEncoder`, no m
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +57,7 @@ def read_tower_weights(folder: Path) -> TowerWeights:
     Raises:
         UserError: none, a damaged file, one that wants to run something, or not one text tower in it.
     """
-    files = _weight_files(folder)
+    files = weight_files(folder)
     state: dict[str, np.ndarray] = {}
     for file in files:
         state |= _READERS[file.suffix](file)
@@ -66,19 +65,12 @@ def read_tower_weights(folder: Path) -> TowerWeights:
     return TowerWeights(tower, files[0], any(name.startswith("encoder.layer.") for name in tower))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    for name in (TENSORS, INDEX, PADDLE):
+def weight_files(folder: Path) -> list[Path]:
+    """The weights of a model's folder, one file or shards; raises :class:`UserError` where there are none."""
+    for name in (TENSORS, INDEX, PADDLE, TORCH):
         if (folder / name).is_file():
             return shards_of(folder / name) if name == INDEX else [folder / name]
-    file = folder / TORCH
-    if not file.is_file():
-        raise UserError(f"模型文件夹不完整：{folder} 里没有权重（{TENSORS}、{PADDLE} 或 {TORCH}）；请重新"
-                        "下载整个文件夹")
-    if not zipfile.is_zipfile(file):  # as PyTorch saved until 2020
-        raise UserError(f"{file} 是旧格式的 pickle，可能执行任意代码，不读取；请在装有 PyTorch 的环境里转换成 "
-                        f"{TENSORS}：from transformers import AutoModel; "
-                        "AutoModel.from_pretrained(文件夹).save_pretrained(文件夹)")
-    return [file]
+    raise UserError(f"模型文件夹不完整：{folder} 里没有权重（{TENSORS}、{PADDLE} 或 {TORCH}）；请重新下载整个文件夹")
 
 
 def _tower(state: Mapping[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def plot_samples(images: Sequence[np.ndarray], labels: Sequence[int], classes: S
 
 
 def plot_prediction(image: np.ndarray, heat: np.ndarray | None, probabilities: np.ndarray, classes: Sequence[ClassInfo],
-                    file: str, path: str | Path, *, demo: bool = False) -> Path:
+                    file: str, path: str | Path, *, title: str = "", demo: bool = False) -> Path:
     """One prediction explained: the radiograph, its Grad-CAM, and the probability of every class.
 
     Args:
@@ -101,12 +101,13 @@ def plot_prediction(image: np.ndarray, heat: np.ndarray | None, probabilities: n
         probabilities: float ``[K]``; classes: the K classes, in label order.
         file: the image's path or name, shown shortened.
         path: PNG to write.
+        title: what is predicted; by default the most probable class.
 
     Raises:
         UserError: the file cannot be written.
     """
     best = int(np.argmax(probabilities))
-    title = f"预测：{bilingual(classes[best])}，概率 {probabilities[best]:.1%}"
+    title = title or f"预测：{bilingual(classes[best])}，概率 {probabilities[best]:.1%}"
     ratios = [1, 0.85] if heat is None else [1, 1, 0.85]
     with drawing(path, 11.2 if heat is not None else 7.4, 4.25, title=title, demo=demo) as figure:
         left, *middle, right = figure.subplots(1, len(ratios), width_ratios=ratios)

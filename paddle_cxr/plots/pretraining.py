@@ -26,6 +26,9 @@ MAX_WORDS = 12
 MAX_EXAMPLES = 5
 _TICKS = 45  # labels an axis of the matrix has room for
 _VALUES = 12  # up to so many rows and columns the cells show their numbers
+# Words that stand for nothing on a film; "no" does.
+_EMPTY_WORDS = frozenset("""a an the is are was were be been being has have had of in on at to for from by with as and
+    or it its this that these those there which 的 见 可 为 呈 及 与 和 在 之 其""".split())
 
 Hits = TypeVar("Hits")
 
@@ -145,14 +148,18 @@ def plot_word_attention(image: np.ndarray, words: Sequence[str], attention: np.n
 
 
 def telling_words(words: Sequence[str], attention: np.ndarray, count: int = MAX_WORDS) -> list[int]:
-    """Numbers of at most ``count`` words, in order: those whose map has the highest peak, punctuation left out.
+    """Numbers of at most ``count`` words, in order: those whose map has the highest peak.
+
+    Punctuation is left out, and so are articles, prepositions and the like, unless there is nothing else.
 
     Args:
-        words: W words, attention: float ``[W, h, w]``.  Where there is nothing but punctuation, it is taken.
+        words: W words, attention: float ``[W, h, w]``.
     """
-    spoken = [number for number, word in enumerate(words) if any(map(str.isalnum, word))] or list(range(len(words)))
+    spoken = [number for number, word in enumerate(words) if any(map(str.isalnum, word))]
+    telling = [number for number in spoken if words[number].lower() not in _EMPTY_WORDS]
+    kept = telling or spoken or list(range(len(words)))
     peaks = np.asarray(attention).reshape(len(words), -1).max(axis=1)
-    return sorted(sorted(spoken, key=lambda number: -peaks[number])[:count])
+    return sorted(sorted(kept, key=lambda number: -peaks[number])[:count])
 
 
 def _draw_words(figure: Figure, cells: np.ndarray, image: np.ndarray, words: Sequence[str], maps: np.ndarray) -> None:

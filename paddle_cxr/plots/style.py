@@ -132,7 +132,10 @@ def columns(text: str) -> int:
 
 
 def wrapped(text: str, width: int, most: int) -> str:
-    """``text`` in lines of ``width`` columns, at most ``most`` of them; a Chinese character takes two columns."""
+    """``text`` in lines of ``width`` columns, at most ``most`` of them, the rest cut off.
+
+    A Chinese character takes two columns.
+    """
     lines, line = [], ""
     for word in _words(text, width):
         if line and columns(line + word) > width:
@@ -142,7 +145,10 @@ def wrapped(text: str, width: int, most: int) -> str:
             line += word
     lines.append(line)
     if len(lines) > most:
-        lines = [*lines[:most - 1], shorten(lines[most - 1] + "…", width)]
+        last = lines[most - 1].rstrip()
+        while columns(last + "…") > width:
+            last = last[:-1].rstrip()
+        lines = [*lines[:most - 1], last + "…"]
     return "\n".join(lines)
 
 

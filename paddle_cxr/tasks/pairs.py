@@ -24,6 +24,7 @@ def load_pairs(loaded: Loaded, say: Callable[[str], None], progress: Callable[[i
         UserError: what the source, the split or a broken image has to say.
     """
     section = loaded.recipe.DataLoader
-    source = build("pairs", section.Source, "DataLoader.Source")
+    # An image that is not there is treated as one that cannot be read.
+    source = build("pairs", section.Source, "DataLoader.Source", on_error=section.on_error)
     preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
     return divide_and_decode(source, section, preprocess, only=only, say=say, progress=progress)

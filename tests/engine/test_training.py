@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ONE_THREAD
 from recipes import write_tiny_recipe
 from safetensors.numpy import load_file
 from visualdl import LogReader
 
 ROOT = Path(__file__).resolve().parents[2]
-# The last bits of a matrix product depend on the number of threads (as they do on the processor), nothing else does.
-# PADDLE_CXR_ENV="" makes it the user's setting, which the tool keeps.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}
 
 
 def weights(folder: Path, which: str = "latest") -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation import retrieval as module
-from paddle_cxr.evaluation.retrieval import chance_curve, ranks, retrieval, top, unique_texts
+from paddle_cxr.evaluation.retrieval import blind_curve, chance_curve, ranks, retrieval, top, unique_texts
 
 
 @st.composite
@@ -86,6 +86,38 @@ def test_random_scores_are_at_chance() -> None:
             assert np.mean(values) == pytest.approx(results[0][way][key]["chance"], rel=0.15), (way, key)
 
 
+def test_one_random_order_for_all_queries_is_at_chance_too() -> None:
+    """Chance means the mean over all orders.  A single order may be far from it, as many images carry one text."""
+    random = np.random.default_rng(1)
+    text_of = np.r_[np.zeros(60, int), random.integers(0, 60, 240)]
+    found = {way: [] for way in ("image_to_text", "text_to_image")}
+    for _ in range(500):
+        for way, scores in (("image_to_text", np.tile(random.permutation(60), (300, 1))),
+                            ("text_to_image", np.tile(random.permutation(300)[:, None], (1, 60)))):
+            found[way].append(retrieval(scores, text_of, n=0)[way])
+    for way, results in found.items():
+        for key in ("R@1", "R@5", "R@10"):
+            values, level = [result[key]["value"] for result in results], results[0][key]
+            assert np.mean(values) == pytest.approx(level["chance"], rel=0.2), (way, key)
+            assert max(values) <= level["blind"] + 1e-12, (way, key)
+    assert found["image_to_text"][0]["R@1"]["blind"] > 10 * found["image_to_text"][0]["R@1"]["chance"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 1))
+def test_the_best_blind_order_is_the_best_of_all_orders(carried: list[int], unused: int) -> None:
+    text_of, texts = np.array(carried), max(carried) + 1 + unused
+    result = retrieval(np.zeros((len(carried), texts)), text_of, n=0)
+    orders = {"image_to_text": [np.tile(order, (len(carried), 1)) for order in itertools.permutations(range(texts))],
+              "text_to_image": [np.tile(np.array(order)[:, None], (1, texts))
+                                for order in itertools.permutations(range(len(carried)))]}
+    for way, tried in orders.items():
+        best = max(retrieval(scores, text_of, n=0)[way]["R@1"]["value"] for scores in tried)
+        assert result[way]["R@1"]["blind"] == pytest.approx(best)
+    curve = blind_curve(texts, np.bincount(text_of))
+    assert curve[-1] == pytest.approx(1) and (np.diff(curve) >= 0).all()
+
+
 def test_a_constant_score_gets_no_credit() -> None:
     result = retrieval(np.full((40, 20), 0.5, np.float32), np.arange(40) % 20)
     assert all(result[way][f"R@{k}"]["value"] == 0 for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
@@ -105,7 +137,8 @@ def test_identical_texts_count_as_one() -> None:
 def test_all_texts_identical_is_nothing_to_be_proud_of() -> None:
     result = retrieval(np.random.default_rng(0).normal(size=(9, 1)), np.zeros(9, int), n=10)
     for way in ("image_to_text", "text_to_image"):
-        assert result[way]["R@1"] == {"value": 1.0, "chance": 1.0, "ratio": 1.0, "ci95": [1.0, 1.0]}
+        assert result[way]["R@1"] == {"value": 1.0, "chance": 1.0, "blind": 1.0, "ratio": 1.0,
+                                       "ci95": [1.0, 1.0]}
 
 
 @settings(max_examples=100, deadline=None)

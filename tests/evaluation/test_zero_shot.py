@@ -15,15 +15,15 @@ from paddle_cxr.data.phantom import DRAWERS
 from paddle_cxr.data.phantom.findings import Finding, place
 from paddle_cxr.data.phantom.report import write_report
 from paddle_cxr.errors import UserError
-from paddle_cxr.evaluation.bootstrap import _resamples
+from paddle_cxr.evaluation.bootstrap import resamples
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts
+from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, read_prompts
 from paddle_cxr.evaluation.zero_shot import (
-    FindingPrompts,
     label_matrix,
     margins,
+    margins_of_sides,
     probabilities,
-    prompt_texts,
-    read_prompts,
+    sides,
     zero_shot,
 )
 
@@ -82,6 +82,52 @@ def test_probability_is_the_softmax_of_mean_scores() -> None:
         assert set(np.unique(probabilities(1e6 * scores, PROMPTS))) <= {0.0, 1.0}
 
 
+# Without negatives the findings compete.
+COMPETING = tuple(FindingPrompts(one.name, one.positive, (), one.zh, one.en) for one in PROMPTS)
+
+
+def test_findings_without_negatives_share_one_softmax() -> None:
+    texts = prompt_texts(COMPETING)
+    scores = np.random.default_rng(0).normal(size=(5, len(texts)))
+    for ensemble, together in (("scores", np.mean), ("max", np.max)):
+        of = probabilities(scores, COMPETING, ensemble)
+        for i in range(5):
+            odds = [np.exp(together([scores[i, texts.index(text)] for text in one.positive])) for one in COMPETING]
+            assert of[i] == pytest.approx(np.divide(odds, np.sum(odds)))
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert np.isfinite(margins(1e6 * scores, COMPETING)).all()
+
+
+def test_the_highest_score_of_a_side() -> None:
+    texts = prompt_texts(PROMPTS)
+    scores = np.random.default_rng(1).normal(size=(4, len(texts)))
+    of = margins(scores, PROMPTS, "max")
+    for i, k in np.ndindex(of.shape):
+        positive, negative = (max(scores[i, texts.index(text)] for text in side)
+                              for side in (PROMPTS[k].positive, PROMPTS[k].negative))
+        assert of[i, k] == pytest.approx(positive - negative)
+
+
+def test_one_score_a_side() -> None:
+    """What the mean of embeddings gives: the positive sides, then the negative ones."""
+    assert sides(PROMPTS) == [("fluid", "blunt"), ("nodule",), ("glass",), ("no fluid",),
+                              ("clear", "no nodule", "nothing"), ("clear",)]
+    assert margins_of_sides(np.array([[5, 1, 2, 4, 3, 0]]), 3).tolist() == [[1, -2, 2]]
+    found = margins_of_sides(np.array([[3.0, 1.0, 2.0]]), 3)
+    np.testing.assert_allclose(found, margins(np.array([[3.0, 3.0, 1.0, 2.0]]), COMPETING))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(["scores", "max"]),
+       st.sampled_from([PROMPTS, COMPETING, phantom_prompts()]))
+def test_nothing_is_taken_from_the_other_images(images: int, seed: int, ensemble: str,
+                                                prompts: tuple[FindingPrompts, ...]) -> None:
+    scores = np.random.default_rng(seed).normal(size=(images, len(prompt_texts(prompts))))
+    together = probabilities(scores, prompts, ensemble)
+    for i in range(len(scores)):
+        assert np.array_equal(probabilities(scores[i:i + 1], prompts, ensemble)[0], together[i])
+
+
 def test_large_scores_do_not_tie() -> None:
     """Scores such as a sum over words make every probability 1.0; the order of the images is still there."""
     random = np.random.default_rng(0)
@@ -100,7 +146,7 @@ def test_intervals_are_those_of_resampled_images() -> None:
     scores[:, :2] += 1.5 * (labels[:, :1] == 1)
     result = zero_shot(labels, scores, PROMPTS, n=100, seed=5)
     values, single, macro = margins(scores, PROMPTS), [], []
-    for weights in np.concatenate(list(_resamples(np.arange(40), 100, 5))).astype(int):
+    for weights in np.concatenate(list(resamples(np.arange(40), 100, 5))).astype(int):
         drawn = np.repeat(np.arange(40), weights)
         both = [sklearn_metrics.roc_auc_score(labels[of, k], values[of, k])
                 for k in (0, 1) for of in [drawn[~np.isnan(labels[drawn, k])]]]

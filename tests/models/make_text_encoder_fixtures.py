@@ -9,7 +9,7 @@ model, with random weights large enough for errors to show:
 
     like_bioclinicalbert   BertForMaskedLM: with its head, "bert." before the names, vocab.txt, upper and lower case
     like_old_bert          BertModel as files of 2018 name its tensors, with position_ids and pooler, in a
-                           pytorch_model.bin; no tokenizer_config.json; ReLU
+                           pytorch_model.bin of before PyTorch 1.6; no tokenizer_config.json; ReLU
     like_electra           ElectraForPreTraining: narrower embeddings, in shards; only a tokenizer.json
     like_ernie             ErnieForMaskedLM with an embedding for the task; half precision
 
@@ -84,7 +84,8 @@ def like_old_bert(folder: Path) -> BertTokenizer:
     model.config.save_pretrained(folder)
     old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
            for name, value in model.state_dict().items()}
-    torch.save(old | {"embeddings.position_ids": torch.arange(40)[None]}, folder / "pytorch_model.bin")
+    torch.save(old | {"embeddings.position_ids": torch.arange(40)[None]}, folder / "pytorch_model.bin",
+               _use_new_zipfile_serialization=False)
     expect(folder, model, tokenizer)
     return tokenizer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import change
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,11 +64,6 @@ def tiny():
 def folder(tmp_path):
     """A copy to damage."""
     return Path(shutil.copytree(FIXTURES / "like_sd1", tmp_path / "roentgen"))
-
-
-def change(file, **changes):
-    content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in content.items() if value != "delete"}))
 
 
 def close(found, expected, tolerance):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import change
 
 paddle = pytest.importorskip("paddle")
 pytest.importorskip("paddlenlp.transformers")
@@ -20,6 +21,7 @@ from paddle_cxr.models.text_encoder import (  # noqa: E402
     TextConfig,
     TextEncoder,
     build_text_encoder,
+    check_text_folder,
     load_text_encoder,
     save_text_encoder,
 )
@@ -46,11 +48,6 @@ def small():
 def folder(tmp_path):
     """A copy to damage."""
     return Path(shutil.copytree(FIXTURES / "like_bioclinicalbert", tmp_path / "bert"))
-
-
-def change(file, **changes):
-    content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in content.items() if value != "delete"}))
 
 
 def run(encoder, batch):
@@ -297,7 +294,7 @@ def test_a_tower_without_weights(small, tmp_path):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}, "不支持 roberta"),
     ({"model_type": "delete", "architectures": ["ErnieMModel"]}, "不支持 ErnieMModel"),
-    ({"model_type": "delete", "architectures": "delete"}, "不支持"),
+    ({"model_type": "delete", "architectures": "delete"}, "没有写明是哪种网络.*\"model_type\": \"bert\""),
     ({"model_type": ["bert"]}, "不支持"),
     ({"hidden_size": 16}, "hidden_size must be a multiple"),
     ({"hidden_size": 24}, "形状不符"),
@@ -331,11 +328,36 @@ def test_more_tokens_than_positions(folder):
         load_text_encoder(folder)
 
 
-def test_an_old_pickle_is_refused_with_the_way_out(folder):
+def test_a_bin_of_before_2020_is_read():
+    """As BioClinicalBERT is published; the numbers are compared above."""
+    file = FIXTURES / "like_old_bert" / "pytorch_model.bin"
+    assert not zipfile.is_zipfile(file)
+    encoder, _ = load_text_encoder(file.parent, 40)
+    assert len(encoder.encoder.layers) == 3
+
+
+def test_what_can_be_told_without_the_weights_is_told_at_once(folder):
+    check_text_folder(folder, 40, 3)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    check_text_folder(folder, 40)
+    for arguments, message in (((97,), "max_tokens 是 97"), ((40, 4), "Arch.text.frozen_layers：应为 0 到 3"),
+                               ((40, -1), "Arch.text.frozen_layers")):
+        with pytest.raises(UserError, match=message):
+            check_text_folder(folder, *arguments)
     (folder / "model.safetensors").unlink()
-    shutil.copy(FIXTURES.parent / "torch_bin" / "old.bin", folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pytorch_model.bin 是旧格式的 pickle.*save_pretrained"):
-        load_text_encoder(folder, 40)
+    with pytest.raises(UserError, match="没有权重"):
+        check_text_folder(folder, 40)
+    with pytest.raises(UserError, match="找不到文本模型文件夹.*Arch.text.folder"):
+        check_text_folder(folder / "gone", 40)
+
+
+@pytest.mark.parametrize("changes", [{"vocab_size": 2**24, "hidden_size": 3 * 2**20}, {"intermediate_size": 2**24,
+                                     "hidden_size": 12_000}, {"type_vocab_size": 2**24, "hidden_size": 3 * 2**20}])
+def test_a_description_alone_cannot_ask_for_all_memory(changes, folder):
+    """Where the weights come from elsewhere, nothing else would show that it is damaged."""
+    change(folder / "config.json", **changes)
+    with pytest.raises(UserError, match="config.json：按它建的网络有 .* 亿个参数"):
+        load_text_encoder(folder, 40, weights=False)
 
 
 def test_a_bin_that_runs_something_is_refused(folder):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from helpers import change
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,11 +33,6 @@ def expected_of(name):
 def folder(tmp_path):
     """A copy to damage."""
     return Path(shutil.copytree(FIXTURES / "like_rad_dino", tmp_path / "rad-dino"))
-
-
-def change(file, **changes):
-    content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in content.items() if value != "delete"}))
 
 
 def films(count, seed=0):

@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from paddle_cxr.data.phantom import draw_image
+from paddle_cxr.data.spoil import SPOILINGS
 from paddle_cxr.registry import build
 from paddle_cxr.synthesis.quality.base import QUESTIONS
 from paddle_cxr.synthesis.quality.layout import find_layouts
 from paddle_cxr.synthesis.quality.measured import MeasuredJudge
 from paddle_cxr.synthesis.quality.measures import measure, shrink
-from paddle_cxr.data.spoil import SPOILINGS
 
 JUDGE = MeasuredJudge()
 WHOLE = (0.0, 0.0, 1.0, 1.0)

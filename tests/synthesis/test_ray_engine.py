@@ -23,13 +23,13 @@ from PIL import Image
 from synthesis.ray_tasks import prepare, work
 
 from paddle_cxr.data.phantom import CLASSES, draw_image
+from paddle_cxr.data.spoil import SPOILINGS
 from paddle_cxr.errors import UserError
 from paddle_cxr.processes import in_order
 from paddle_cxr.synthesis import engines, ray_engine
 from paddle_cxr.synthesis.encoders import RadDino
 from paddle_cxr.synthesis.engines import EngineKeys, engine_named, workers_for
 from paddle_cxr.synthesis.quality.bank import probe_of, write_bank
-from paddle_cxr.data.spoil import SPOILINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 import paddle
+import paper_formulas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.errors import UserError
+from paddle_cxr.models.convirt import ConVIRT
 from paddle_cxr.models.gloria import GLoRIA
 from paddle_cxr.tasks.pretraining import whole_batch
 from paddle_cxr.tasks.pretraining.losses import ContrastiveLoss
@@ -20,57 +22,18 @@ from paddle_cxr.tasks.pretraining.whole_batch import Part, backward_from_loss
 LENGTHS = [1, 7, 3, 5, 2, 6]
 
 
-def cosine(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True)) / (
-        math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b)))
+def bare(method, **attributes):
+    """The comparisons of a method without its towers."""
+    model = method.__new__(method)
+    paddle.nn.Layer.__init__(model)
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
 
 
-def plain_convirt(v, u, tau, lam):
-    """ConVIRT, equations 2-4."""
-    n, total = len(v), 0.0
-    for i in range(n):
-        image_to_text = -math.log(math.exp(cosine(v[i], u[i]) / tau)
-                                  / sum(math.exp(cosine(v[i], u[k]) / tau) for k in range(n)))
-        text_to_image = -math.log(math.exp(cosine(v[i], u[i]) / tau)
-                                  / sum(math.exp(cosine(v[k], u[i]) / tau) for k in range(n)))
-        total += lam * image_to_text + (1 - lam) * text_to_image
-    return total / n
-
-
-def plain_matching(regions, words, g1, g2):
-    """AttnGAN's equations 7-10, which GLoRIA takes over: one image, one text, its real words only."""
-    s = [[float(np.dot(t, v)) for v in regions] for t in words]
-    over_words = [[math.exp(s[i][j]) / sum(math.exp(s[k][j]) for k in range(len(words)))
-                   for j in range(len(regions))] for i in range(len(words))]
-    total = 0.0
-    for i, t in enumerate(words):
-        exponents = [math.exp(g1 * one) for one in over_words[i]]
-        a = [one / sum(exponents) for one in exponents]
-        c = sum(weight * v for weight, v in zip(a, regions, strict=True))
-        total += math.exp(g2 * cosine(c, t))
-    return math.log(total ** (1 / g2))
-
-
-def plain_gloria(regions, image, words, text, gammas):
-    """Global and local, both directions, weights 1."""
-    n = len(image)
-    tables = {
-        "local": [[gammas[2] * plain_matching(regions[i], words[j], *gammas[:2]) for j in range(n)] for i in range(n)],
-        "global": [[gammas[2] * cosine(image[i], text[j]) for j in range(n)] for i in range(n)]}
-    total = 0.0
-    for table in tables.values():
-        for i in range(n):
-            total -= math.log(math.exp(table[i][i]) / sum(math.exp(table[i][k]) for k in range(n))) / n
-            total -= math.log(math.exp(table[i][i]) / sum(math.exp(table[k][i]) for k in range(n))) / n
-    return total
-
-
-class Bare(GLoRIA):
-    """GLoRIA's comparisons without towers."""
-
-    def __init__(self, temperatures=(4.0, 5.0, 10.0)):
-        paddle.nn.Layer.__init__(self)
-        self.temperatures = temperatures
+CONVIRT = bare(ConVIRT, temperature=0.1).similarities
+GLORIA = bare(GLoRIA, temperatures=(4.0, 5.0, 10.0)).similarities
+BOTH = [(CONVIRT, ContrastiveLoss()), (GLORIA, ContrastiveLoss(1.0, 1.0))]
 
 
 def features(seed, n=6, dim=8, count=9, lengths=LENGTHS, padding=0):
@@ -93,60 +56,62 @@ def features(seed, n=6, dim=8, count=9, lengths=LENGTHS, padding=0):
     return images, texts | {"word_mask": paddle.to_tensor(mask)}
 
 
-def convirt_compare(images, texts):
-    return {"global": images["global"] @ texts["global"].T / 0.1}
-
-
 ALL_DIFFERENT = paddle.arange(6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_convirt_equals_the_papers_formula(seed):
     images, texts = features(seed)
-    loss = ContrastiveLoss(0.75, 0.25)(convirt_compare(images, texts), ALL_DIFFERENT)
-    assert float(loss) == pytest.approx(plain_convirt(images["global"].numpy(), texts["global"].numpy(), 0.1, 0.75),
-                                        abs=1e-5)
+    loss = ContrastiveLoss(0.75, 0.25)(CONVIRT(images, texts), ALL_DIFFERENT)
+    plain = paper_formulas.convirt(images["global"].numpy(), texts["global"].numpy(), 0.1, 0.75)
+    assert float(loss) == pytest.approx(plain, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gloria_equals_the_papers_formulas(seed):
     images, texts = features(seed)
-    loss = ContrastiveLoss(1.0, 1.0)(Bare().similarities(images, texts), ALL_DIFFERENT)
+    loss = ContrastiveLoss(1.0, 1.0)(GLORIA(images, texts), ALL_DIFFERENT)
     words = [row[:length] for row, length in zip(texts["words"].numpy(), LENGTHS, strict=True)]
-    plain = plain_gloria(images["regions"].numpy(), images["global"].numpy(), words, texts["global"].numpy(),
-                         (4.0, 5.0, 10.0))
-    assert float(loss) == pytest.approx(plain, abs=1e-5 * plain)
+    plain = paper_formulas.gloria(images["regions"].numpy(), images["global"].numpy(), words, texts["global"].numpy(),
+                                  (4.0, 5.0, 10.0))
+    assert float(loss) == pytest.approx(plain, abs=1e-5)
 
 
 def test_result_does_not_depend_on_padding_nor_on_the_other_samples_padding():
     images, texts = features(4)
-    alone = [Bare().similarities(images, {k: v[i:i + 1, :LENGTHS[i]] if v.ndim > 1 and k != "global" else v[i:i + 1]
-                                          for k, v in texts.items()})["local"].numpy() for i in range(6)]
+    alone = [GLORIA(images, {k: v[i:i + 1, :LENGTHS[i]] if v.ndim > 1 and k != "global" else v[i:i + 1]
+                            for k, v in texts.items()})["local"].numpy() for i in range(6)]
     _, longer = features(4, padding=11)
-    together = Bare().similarities(images, longer)["local"].numpy()
+    together = GLORIA(images, longer)["local"].numpy()
     np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("compare, loss", [(convirt_compare, ContrastiveLoss()),
-                                           (Bare().similarities, ContrastiveLoss(1.0, 1.0))])
+@pytest.mark.parametrize("compare, loss", BOTH)
 def test_gradient_equals_finite_differences(compare, loss):
+    """Every feature's gradient along a random direction, against differences in double precision."""
     images, texts = features(5, n=4)
     part = Part(images, texts, keep_graph=False)
     texts_of = ALL_DIFFERENT[:4]
     backward_from_loss([part], [4], texts_of, World(), compare, loss)
-    for side, gradients in zip((images, texts), part.gradients, strict=True):
+    rng = np.random.default_rng(7)
+    sides = [{name: tensor.astype("float64") if tensor.is_floating_point() else tensor
+              for name, tensor in side.items()} for side in (images, texts)]
+    compared = 0
+    for number, gradients in enumerate(part.gradients):
         for name, gradient in gradients.items():
-            rng = np.random.default_rng(7)
-            direction = rng.normal(0, 1, side[name].shape).astype(np.float32)
-            direction /= np.linalg.norm(direction)
-            step = 1e-2
+            direction = paddle.to_tensor(rng.normal(0, 1, gradient.shape))
+            direction /= direction.norm()
             values = []
-            for sign in (1, -1):
-                moved = side | {name: side[name] + paddle.to_tensor(sign * step * direction)}
-                pair = (moved, texts) if side is images else (images, moved)
-                values.append(float(loss(compare(*pair), texts_of)))
-            expected = (values[0] - values[1]) / (2 * step)
-            assert float((gradient * paddle.to_tensor(direction)).sum()) == pytest.approx(expected, abs=2e-3), name
+            for step in (1e-4, -1e-4):
+                moved = list(sides)
+                moved[number] = sides[number] | {name: sides[number][name] + step * direction}
+                found = compare(*moved)
+                assert all(matrix.dtype == paddle.float64 for matrix in found.values())
+                values.append(float(loss(found, texts_of)))
+            along = float((gradient.astype("float64") * direction).sum())
+            assert along == pytest.approx((values[0] - values[1]) / 2e-4, abs=1e-5), name
+            compared += 1
+    assert compared == (2 if compare == CONVIRT else 4)
 
 
 @pytest.mark.parametrize("sizes", [[6], [3, 3], [2, 4], [2, 2, 2]])
@@ -154,7 +119,7 @@ def test_gradient_equals_finite_differences(compare, loss):
 def test_any_division_gives_the_gradients_of_one_pass(sizes, table, monkeypatch):
     monkeypatch.setattr(whole_batch, "TABLE", table)
     images, texts = features(6)
-    compare, loss = Bare().similarities, ContrastiveLoss(1.0, 1.0)
+    compare, loss = GLORIA, ContrastiveLoss(1.0, 1.0)
     for side in (images, texts):
         for tensor in side.values():
             tensor.stop_gradient = not tensor.is_floating_point()
@@ -176,23 +141,23 @@ def test_pairs_with_the_same_text_are_no_negatives():
     images, texts = features(8)
     texts["global"][3] = texts["global"][0]
     numbers = paddle.to_tensor([5, 1, 2, 5, 4, 9])
-    matrix = convirt_compare(images, texts)["global"].numpy().astype(np.float64)
+    matrix = CONVIRT(images, texts)["global"].numpy().astype(np.float64)
     total = 0.0
     for i in range(6):
         others = [k for k in range(6) if k == i or numbers[k] != numbers[i]]
         total += 0.75 * (np.log(np.exp(matrix[i, others]).sum()) - matrix[i, i])
         total += 0.25 * (np.log(np.exp(matrix[others, i]).sum()) - matrix[i, i])
-    loss = ContrastiveLoss()(convirt_compare(images, texts), numbers)
+    loss = ContrastiveLoss()(CONVIRT(images, texts), numbers)
     assert float(loss) == pytest.approx(total / 6, abs=1e-5)
-    as_published = ContrastiveLoss(same_text="negative")(convirt_compare(images, texts), numbers)
+    as_published = ContrastiveLoss(same_text="negative")(CONVIRT(images, texts), numbers)
     assert float(as_published) == pytest.approx(
-        plain_convirt(images["global"].numpy(), texts["global"].numpy(), 0.1, 0.75), abs=1e-5)
+        paper_formulas.convirt(images["global"].numpy(), texts["global"].numpy(), 0.1, 0.75), abs=1e-5)
 
 
 def test_a_batch_of_one_text_has_nothing_to_tell_apart():
     images, texts = features(9)
     part = Part(images, texts, keep_graph=False)
-    value = backward_from_loss([part], [6], paddle.zeros([6], "int64"), World(), Bare().similarities,
+    value = backward_from_loss([part], [6], paddle.zeros([6], "int64"), World(), GLORIA,
                                ContrastiveLoss(1.0, 1.0))
     assert value == pytest.approx(0, abs=1e-6)
     assert all(float(g.abs().max()) < 1e-6 for side in part.gradients for g in side.values())
@@ -215,3 +180,69 @@ def test_a_perfect_match_is_best_and_a_constant_one_is_chance(seed, n, image_wei
 def test_impossible_weights_are_refused(arguments):
     with pytest.raises(UserError, match="Loss"):
         ContrastiveLoss(**arguments)
+
+
+def test_a_weight_that_is_no_number_is_refused():
+    for bad in (math.nan, math.inf):
+        with pytest.raises(UserError, match="Loss"):
+            ContrastiveLoss(weights={"global": bad})
+
+
+@pytest.mark.parametrize("weights, method, said", [
+    ({"globl": 1.0}, GLoRIA, "Loss.weights.globl：GLoRIA 没有这一项（可用：global、local）"),
+    ({"local": 1.0}, ConVIRT, "Loss.weights.local：ConVIRT 没有这一项（可用：global）"),
+    ({"global": 0.0, "local": 0.0}, GLoRIA, "全为 0"),
+    ({"global": 0.0}, ConVIRT, "全为 0"),
+])
+def test_weights_of_what_the_method_does_not_compare_are_refused(weights, method, said):
+    with pytest.raises(UserError) as caught:
+        ContrastiveLoss(weights=weights).check(method.compared, method.arch)
+    assert said in str(caught.value)
+
+
+def test_weights_of_what_it_compares_are_taken():
+    images, texts = features(3)
+    found = GLORIA(images, texts)
+    assert set(found) == set(GLoRIA.compared) and set(CONVIRT(images, texts)) == set(ConVIRT.compared)
+    only_local = ContrastiveLoss(1.0, 1.0, {"global": 0.0})
+    only_local.check(GLoRIA.compared, "GLoRIA")
+    assert float(only_local(found, ALL_DIFFERENT)) == pytest.approx(
+        float(ContrastiveLoss(1.0, 1.0)({"local": found["local"]}, ALL_DIFFERENT)))
+
+
+@pytest.mark.parametrize("compare, loss", BOTH)
+def test_a_single_pair_has_nothing_to_be_told_apart_from(compare, loss):
+    images, texts = features(2, n=1)
+    part = Part(images, texts, keep_graph=False)
+    assert backward_from_loss([part], [1], ALL_DIFFERENT[:1], World(), compare, loss) == 0
+    assert all(float(g.abs().max()) == 0 for side in part.gradients for g in side.values())
+
+
+def test_graphs_of_many_parts_are_not_all_kept_at_once(monkeypatch):
+    """Each of three parts makes a table that fits, all of them together do not."""
+    images, texts = features(6)
+    recorded = []
+
+    def compare(*sides):
+        recorded.append(paddle.is_grad_enabled())
+        return GLORIA(*sides)
+
+    for table, expected in ((6 * 9 * 6 * 7, [True] * 3), (6 * 9 * 2 * 7, [False] * 3 + [True] * 3)):
+        monkeypatch.setattr(whole_batch, "TABLE", table)
+        recorded.clear()
+        parts = [Part(*({k: v[a:a + 2] for k, v in side.items()} for side in (images, texts)), keep_graph=False)
+                 for a in (0, 2, 4)]
+        backward_from_loss(parts, [2, 2, 2], ALL_DIFFERENT, World(), compare, ContrastiveLoss(1.0, 1.0))
+        assert recorded == expected
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5000))
+def test_slices_hold_every_text_once_and_fit(images, texts, words, regions, table):
+    whole = {"global": paddle.zeros([images, 1]), "regions": paddle.zeros([images, regions, 1])}
+    some = {"global": paddle.zeros([texts, 1]), "words": paddle.zeros([texts, words, 1])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole_batch, "TABLE", table)
+        slices = whole_batch.text_slices(whole, some)
+    assert [place for one in slices for place in range(one.start, one.stop)] == list(range(texts))
+    assert all((one.stop - one.start) == 1 or images * regions * words * (one.stop - one.start) <= table
+               for one in slices)

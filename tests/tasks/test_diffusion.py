@@ -3,15 +3,15 @@
 import errno
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ONE_THREAD, command, kill_at_first_checkpoint, run_tool
 from recipes import ROOT
 from safetensors.numpy import load_file
 
@@ -81,11 +81,7 @@ def make_task(folder: Path, *overrides: str, mode: str = "memory", **wanted: str
     return DiffusionTask(loaded, data, diffusion, latents, World())
 
 
-def train(file: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file)]
-    command += [part for one in overrides for part in ("-o", one)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=file.parent)
+train = partial(run_tool, "train")
 
 
 def weights(output: Path) -> dict[str, np.ndarray]:
@@ -292,10 +288,9 @@ def test_a_run_leaves_a_model_that_draws(tmp_path):
 def test_a_dry_run_stores_no_latents(tmp_path):
     """Encoding 200,000 images takes hours, and a dry run promises to write nothing."""
     file = write_recipe(tmp_path)
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file), "--dry-run",
-               "-o", f"DataLoader.latents={{mode: disk, folder: {tmp_path / 'cache'}}}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""})
+    wanted = f"DataLoader.latents={{mode: disk, folder: {tmp_path / 'cache'}}}"
+    done = subprocess.run([*command("train", file, wanted), "--dry-run"], capture_output=True, text=True, timeout=240,
+                          cwd=tmp_path, env=os.environ | ONE_THREAD)
     assert done.returncode == 0 and "试运行" in done.stdout, done.stderr
     assert not (tmp_path / "cache").exists() and not (tmp_path / "out").exists()
 
@@ -341,14 +336,7 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path):
     assert whole.returncode == 0, whole.stderr
     settings = [f"Global.output_dir={tmp_path / 'parts'}", "Sampling.images=0", "Global.epochs=3",
                 "Global.save_every_steps=1"]
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file)]
-    command += [part for one in settings for part in ("-o", one)]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""},
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "parts" / "checkpoints" / "latest").is_dir() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+    kill_at_first_checkpoint(file, tmp_path / "parts", *settings[1:])
     rest = train(file, *settings)
     assert rest.returncode == 0 and "续训" in rest.stdout, rest.stderr
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))

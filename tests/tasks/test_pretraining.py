@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import paddle
+import paper_formulas
 import pytest
-from recipes import ROOT
+from helpers import change, kill_at_first_checkpoint, run_tool
 from safetensors.numpy import load_file
 
 pytest.importorskip("paddlenlp")
 
 from paddle_cxr.engine.distributed import World  # noqa: E402
+from paddle_cxr.engine.output import RunFolder  # noqa: E402
 from paddle_cxr.errors import UserError  # noqa: E402
+from paddle_cxr.models.convirt import unit  # noqa: E402
+from paddle_cxr.tasks.pretrained import read_settings  # noqa: E402
+from paddle_cxr.tasks.pretraining import whole_batch  # noqa: E402
+from paddle_cxr.tasks.pretraining.evaluate import as_trained  # noqa: E402
 from paddle_cxr.tasks.pretraining.recipe import load  # noqa: E402
-from paddle_cxr.tasks.pretraining.run import prepare  # noqa: E402
+from paddle_cxr.tasks.pretraining.report import Report  # noqa: E402
+from paddle_cxr.tasks.pretraining.run import check, prepare  # noqa: E402
+from paddle_cxr.tasks.pretraining.scoring import scores_of  # noqa: E402
 from paddle_cxr.tasks.pretraining.task import PretrainingTask  # noqa: E402
 from paddle_cxr.tasks.pretraining.texts import Texts, check_variety  # noqa: E402
 from paddle_cxr.tasks.pretraining.towers import read_trained  # noqa: E402
@@ -49,10 +52,6 @@ DataLoader:
 """
 
 
-# As if the user had set it: what the package set itself it changes with the number of ranks, and sums with the threads.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}
-
-
 def write_recipe(folder: Path, method: str = "ConVIRT", take: str = "all") -> Path:
     file = folder / "tiny.yaml"
     file.write_text(RECIPE.format(output=folder / "out", method=method, take=take), encoding="utf-8")
@@ -61,13 +60,6 @@ def write_recipe(folder: Path, method: str = "ConVIRT", take: str = "all") -> Pa
 
 def make_task(folder: Path, *overrides: str, **wanted: str) -> PretrainingTask:
     return prepare(load(write_recipe(folder, **wanted), overrides), World(), lambda _: None)
-
-
-def run_tool(name: str, file: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "-c", str(file)]
-    command += [part for one in overrides for part in ("-o", one)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=file.parent,
-                          env=os.environ | ONE_THREAD)
 
 
 def gradients(task: PretrainingTask) -> dict[str, np.ndarray]:
@@ -239,6 +231,7 @@ def test_two_ranks_train_what_one_process_trains(tmp_path, method):
     weights = []
     for ranks in (1, 2):
         done = run_tool("train", write_recipe(tmp_path, method), f"Global.output_dir=ranks{ranks}",
+                        "DataLoader.Train.sampler.batch_size=7",  # parts of 4 and 3 pairs
                         f"Global.ranks={ranks}", "Global.epochs=1", "Global.eval_every=0", "Global.keep=last",
                         # Adam would make steps of equal length of the rounding errors in tiny gradients.
                         "Optimizer={name: Momentum, lr: {name: Constant, learning_rate: 1.0e-2}}")
@@ -293,19 +286,20 @@ def pairs_file(folder: Path, rows: list[dict]) -> Path:
     return file
 
 
-def prepare_file(folder: Path, rows: list[dict], *overrides: str) -> list[str]:
+def prepare_file(folder: Path, rows: list[dict], *overrides: str) -> tuple[PretrainingTask, list[str]]:
+    """A task over a list of pairs, and what was said."""
     said: list[str] = []
     file = pairs_file(folder, rows)
-    prepare(load(write_recipe(folder), [f"DataLoader.Source={{name: PairsFile, file: {file}}}",
-                                        "DataLoader.Split={name: NoSplit}", "DataLoader.Train.subset=all",
-                                        "Global.eval_every=0", "Global.keep=last", *overrides]), World(), said.append)
-    return said
+    loaded = load(write_recipe(folder), [f"DataLoader.Source={{name: PairsFile, file: {file}}}",
+                                         "DataLoader.Split={name: NoSplit}", "DataLoader.Train.subset=all",
+                                         "Global.eval_every=0", "Global.keep=last", *overrides])
+    return prepare(loaded, World(), said.append), said
 
 
 def test_empty_long_and_repeated_texts_are_counted(tmp_path):
     rows = [{"findings": "Long report. " * 60, "impression": "A."}, {"findings": "", "impression": "Effusion left."},
             *[{"findings": "The lungs are clear.", "impression": "Normal."} for _ in range(8)]]
-    said = "\n".join(prepare_file(tmp_path, rows, "DataLoader.Text.sections=[findings]"))
+    said = "\n".join(prepare_file(tmp_path, rows, "DataLoader.Text.sections=[findings]")[1])
     assert "训练 9 对" in said and "1 对没有文字" in said
     assert "1 份训练文字超过 60 个词元" in said
     assert "9 对里有 2 种文字" in said
@@ -336,16 +330,9 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path):
     file = write_recipe(tmp_path)
     whole = run_tool("train", file, "Global.output_dir=whole")
     assert whole.returncode == 0, whole.stderr
-    settings = ["Global.output_dir=parts", "Global.save_every_steps=1"]
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(file)]
-    command += [part for one in settings for part in ("-o", one)]
-    with subprocess.Popen(command, env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          cwd=tmp_path) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "parts/checkpoints/latest").is_dir() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    rest = run_tool("train", file, *settings)
+    often = "Global.save_every_steps=1"
+    kill_at_first_checkpoint(file, tmp_path / "parts", often)
+    rest = run_tool("train", file, f"Global.output_dir={tmp_path / 'parts'}", often)
     assert rest.returncode == 0 and "续训" in rest.stdout, rest.stderr
     one, two = (load_file(tmp_path / name / "checkpoints/latest/model.safetensors") for name in ("whole", "parts"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
@@ -380,3 +367,181 @@ def test_texts_know_which_pairs_have_one(tmp_path):
     assert {some.training(0, np.random.default_rng(n)) for n in range(40)} == drawn | {"左肺见斑片影。 心影不大。"}
 
 
+
+
+def numpy_features(task: PretrainingTask, batch, texts: list[str]) -> tuple[dict, dict]:
+    """What the towers' own outputs become, by NumPy: heads, pooling, merging of pieces; real words only, one by one."""
+    def linear(layer, x):
+        bias = 0 if layer.bias is None else layer.bias.numpy().astype(np.float64)
+        return x @ layer.weight.numpy().astype(np.float64) + bias
+
+    model, tokens = task.model, [task.tokenizer.encode(text) for text in texts]
+    with paddle.no_grad():
+        maps = {name: one.numpy().astype(np.float64) for name, one in model.image_encoder.forward_features(
+            task.data.preprocess.normalize_tensor(batch.images)).items()}
+        states = [[state[0].numpy().astype(np.float64) for state in model.text_encoder(
+            paddle.to_tensor([one.ids]), paddle.ones([1, len(one.ids)], "int64"))] for one in tokens]
+    pooled = maps["layer4"].mean(axis=(2, 3))
+    if model.arch == "ConVIRT":
+        def head(layers, x):
+            return linear(layers[2], np.maximum(linear(layers[0], x), 0))
+
+        words = [state[-1][1:-1].max(axis=0) for state in states]
+        return {"global": head(model.image_head, pooled)}, {"global": head(model.text_head, np.stack(words))}
+    kernel = model.local_head.weight.numpy().astype(np.float64)[:, :, 0, 0]
+    regions = np.einsum("dc,nchw->nhwd", kernel, maps["layer3"]).reshape(len(pooled), -1, len(kernel))
+    words = [np.stack([sum(sum(state)[place] for place, word in enumerate(one.words) if word == number)
+                       for number in range(len(one.spelled))])
+             for state, one in ((state[-model.layers:], one) for state, one in zip(states, tokens, strict=True))]
+    return ({"global": linear(model.global_head, pooled), "regions": regions},
+            {"global": np.stack([one.mean(axis=0) for one in words]), "words": words})
+
+
+def numpy_tables(task: PretrainingTask, images: dict, texts: dict) -> dict[str, np.ndarray]:
+    if task.model.arch == "ConVIRT":
+        return {"global": np.array([[paper_formulas.cosine(v, u) / 0.1 for u in texts["global"]]
+                                    for v in images["global"]])}
+    return {name: np.array(table) for name, table in paper_formulas.gloria_tables(
+        images["regions"], images["global"], texts["words"], texts["global"], (4.0, 5.0, 10.0)).items()}
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_the_whole_chain_is_that_of_the_papers(tmp_path, method):
+    """From the towers' outputs to the loss, and the very same numbers in retrieval and zero-shot classification."""
+    task = make_task(tmp_path, "Global.micro_batches=1", "Arch.layers=2" if method == "GLoRIA" else "Arch.dim=16",
+                     "Loss.same_text=negative", method=method)
+    task.model.eval()
+    batch = next(iter(task.batches(0, 0)))
+    texts = task._texts_of(batch, (0, 0, 0))
+    assert len({len(task.tokenizer.encode(text).ids) for text in texts}) > 3
+    images, words = numpy_features(task, batch, texts)
+    expected = paper_formulas.convirt(images["global"], words["global"], 0.1, 0.75) if method == "ConVIRT" else (
+        paper_formulas.gloria(images["regions"], images["global"], words["words"], words["global"], (4.0, 5.0, 10.0)))
+    weights = {"ConVIRT": (0.75, 0.25), "GLoRIA": (1.0, 1.0)}[method]
+    task.contrast.image_weight, task.contrast.text_weight = weights
+    assert step_of(task, batch) == pytest.approx(expected, abs=1e-5)
+
+    tables = numpy_tables(task, images, words)
+    prompts = ["There is a pleural effusion.", "The heart size is normal.", texts[0]]
+    positions = batch.labels.numpy()
+    of_prompts = numpy_tables(task, images, numpy_features(task, batch, prompts)[1])
+    for asked, found in ((texts, tables), (prompts, of_prompts)):
+        scores = scores_of(task.model, task.tokenizer, task.data, positions, asked, 3, World())
+        np.testing.assert_allclose(scores, sum(found.values()) / len(found), atol=1e-5)
+
+
+def step_of(task: PretrainingTask, batch) -> float:
+    """The loss of a step over one batch."""
+    task.begin_step([batch], [(0, 0, 0)], [len(batch.labels)])
+    return float(task.loss(batch, (0, 0, 0))[0])
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_scores_do_not_depend_on_how_many_texts_are_compared_at_a_time(tmp_path, method, monkeypatch):
+    task = make_task(tmp_path, method=method)
+    texts = sorted(set(task.texts.whole))
+
+    def scores(batch_size: int) -> np.ndarray:
+        return scores_of(task.model, task.tokenizer, task.data, np.arange(9), texts, batch_size, World())
+
+    expected = scores(4)
+    monkeypatch.setattr(whole_batch, "TABLE", 60)
+    compared, compare = [], task.model.similarities
+    monkeypatch.setattr(type(task.model), "similarities",
+                        lambda _, images, part: compared.append(len(part["global"])) or compare(images, part))
+    np.testing.assert_allclose(scores(1), expected, atol=1e-5)  # one image at a time, too
+    np.testing.assert_allclose(scores(20), expected, atol=1e-5)
+    assert max(compared[-len(texts):]) == (6 if method == "ConVIRT" else 1)
+
+
+@pytest.mark.parametrize("method", ["ConVIRT", "GLoRIA"])
+def test_a_text_without_a_word_spoils_nothing(tmp_path, method):
+    """Nothing is left of zero-width characters: the special tokens stand for such a text."""
+    task = make_task(tmp_path, method=method)
+    task.model.eval()
+    silent, other = "\u200b\u200b", "Small left pleural effusion."
+    assert task.tokenizer.encode(silent).spelled == []
+    alone, together = (task.model.encode_text(*map(paddle.to_tensor, task.tokenizer.batch(one)))
+                       for one in ([silent], [other, silent]))
+    np.testing.assert_allclose(together["global"][1].numpy(), alone["global"][0].numpy(), atol=1e-5)
+    assert float(alone["global"].norm()) == pytest.approx(1, abs=1e-5)
+    scores = scores_of(task.model, task.tokenizer, task.data, np.arange(3), [silent, other], 2, World())
+    assert np.abs(scores).max() < 50
+
+
+def test_half_precision_keeps_unit_vectors():
+    """Their cosines are divided by the temperature: three digits would be too few."""
+    vectors = paddle.randn([50, 300])
+    for dtype in ("bfloat16", "float16"):
+        found = unit(vectors.astype(dtype))
+        assert found.dtype == paddle.float32
+        np.testing.assert_allclose(found.norm(axis=1).numpy(), 1, atol=1e-6)
+
+
+def test_weights_of_the_loss_that_the_method_does_not_have_are_told_at_once(tmp_path):
+    file = write_recipe(tmp_path)
+    for override, said in (("Loss.weights={local: 1.0}", "Loss.weights.local：ConVIRT 没有这一项"),
+                           ("Loss.weights={globl: 1.0}", "（可用：global）"), ("Loss.image_weight=-1", "Loss：权重"),
+                           ("ZeroShot.prompts=none.yaml", "找不到提示词")):
+        with pytest.raises(UserError) as caught:
+            check(load(file, [override]).recipe)
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+    check(load(file, ["Arch.name=GLoRIA", "Loss.weights={local: 0.5}"]).recipe)
+
+
+def test_what_the_training_recorded_wins_over_the_recipe_loudly(trained):
+    settings = read_settings(trained / "out")
+    recipe = load(trained / "tiny.yaml", ["Arch.temperatures=[1.0, 2.0, 3.0]", "Arch.dim=8",
+                                          "DataLoader.preprocess.mean=[0.1]", "Global.image_shape=[1, 64, 64]"]).recipe
+    (said,) = as_trained(recipe, settings)
+    for name in ("Arch.dim", "Arch.temperatures", "Global.image_shape", "DataLoader.preprocess"):
+        assert name in said
+    assert recipe.Arch.temperatures == (4.0, 5.0, 10.0) and recipe.Arch.dim == 16
+    assert recipe.Global.image_shape == (1, 32, 32) and recipe.DataLoader.preprocess.mean == [0.5]
+    assert as_trained(load(trained / "tiny.yaml").recipe, settings) == []
+
+
+def test_evaluating_what_was_trained_on_is_said(trained):
+    done = run_tool("eval", trained / "tiny.yaml", "DataLoader.Eval.subset=train",
+                    "DataLoader.Eval.sampler.batch_size=1")
+    assert done.returncode == 0 and "用于训练过这份权重" in done.stdout, done.stderr
+    metrics = json.loads((trained / "out/eval_train/metrics.json").read_text())
+    assert metrics["evaluation"]["also_trained_on"] == metrics["evaluation"]["pairs"] == 16
+
+
+def test_eval_refuses_the_other_method_in_one_line(trained):
+    done = run_tool("eval", trained / "tiny.yaml", "Arch.name=ConVIRT")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert "GLoRIA 的权重" in done.stderr and "ConVIRT" in done.stderr
+
+
+def test_a_damaged_description_is_one_line(trained, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(trained / "out/model", model)
+    change(model / "model.json", arguments={"temperatures": "hot"})
+    with pytest.raises(UserError, match="model.json") as caught:
+        read_settings(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_validation_pairs_without_a_text_are_told_before_training(tmp_path):
+    rows = [{"findings": f"Nodule {n}." if n < 8 else "", "impression": "Seen." if n >= 8 else "",
+             "split": "train" if n < 8 else "val"} for n in range(12)]
+    wanted = ("DataLoader.Split={name: Published}", "DataLoader.Train.subset=train", "Global.eval_every=1",
+              "DataLoader.Text.sections=[findings]")
+    with pytest.raises(UserError, match="子集 val 的 4 对都没有 findings"):
+        prepare_file(tmp_path, rows, *wanted)
+    for row in rows[8:]:
+        row["findings"] = "Clear."
+    assert any("验证集 4 对只有一种文字" in line for line in prepare_file(tmp_path, rows, *wanted)[1])
+
+
+def test_intervals_of_part_of_the_pairs_are_by_patient_too(tmp_path):
+    rows = [{"findings": f"Nodule number {n} of {kind}.", "impression": "", "patient_id": str(n % 3),
+             "text_from": kind} for n in range(6) for kind in ("note", "label")]
+    task, _ = prepare_file(tmp_path, rows)
+    report = Report(task.recipe, task.model, task.tokenizer, task.data, task.texts, task.train, World())
+    found = report.write(RunFolder(tmp_path / "report"))
+    assert found["retrieval"]["image_to_text"]["unit"] == "patient"
+    for one in found["retrieval_by_text"].values():
+        assert one["image_to_text"]["unit"] == "patient" and one["images"] == 6

@@ -23,5 +23,5 @@ from paddle_cxr.data.pairs.phantom import PhantomPairs
 from paddle_cxr.data.pairs.record import PairRecord, PairSource
 from paddle_cxr.data.pairs.shuffled import ShuffledPairs
 
-__all__ = ["FlawedPairs", "IuXrayPairs", "LabelledPairs", "MimicCxrPairs", "MixedPairs", "PairRecord", "PairSource", "PairsFile",
-           "PhantomPairs", "ShuffledPairs", "part_weights"]
+__all__ = ["FlawedPairs", "IuXrayPairs", "LabelledPairs", "MimicCxrPairs", "MixedPairs", "PairRecord", "PairSource",
+           "PairsFile", "PhantomPairs", "ShuffledPairs", "part_weights"]

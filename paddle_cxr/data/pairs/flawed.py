@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_cxr.data.pairs.absent import OnError
 from paddle_cxr.data.pairs.nested import PairsOfOther, why_missing_inside
 from paddle_cxr.data.pairs.record import PairSource, fingerprint_of
 from paddle_cxr.data.spoil import SPOILINGS
@@ -33,16 +34,18 @@ class FlawedPairs(PairsOfOther):
         spoiled: share of images that are spoiled, 0 … 1.
         mismatched: share of pairs, others than those, whose reports change places, 0 … 1.
         seed: of who they are.
+        on_error: about images that are not there (supplied by the program: the recipe's ``DataLoader.on_error``).
 
     Raises:
         UserError: shares that are out of range, or more than 1 together; what the source has to say.
     """
 
-    def __init__(self, source: dict[str, Any], spoiled: float = 0.05, mismatched: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, source: dict[str, Any], spoiled: float = 0.05, mismatched: float = 0.05, seed: int = 0, *,
+                 on_error: OnError = "error") -> None:
         if min(spoiled, mismatched) < 0 or spoiled + mismatched > 1:
             raise UserError(f"FlawedPairs：spoiled（{spoiled}）和 mismatched（{mismatched}）应不小于 0，"
                             "加起来不大于 1")
-        inner: PairSource = build("pairs", source, "FlawedPairs.source")
+        inner: PairSource = build("pairs", source, "FlawedPairs.source", on_error=on_error)
         number = len(inner.records)
         order = np.random.default_rng((_FLAW_STREAM, seed)).permutation(number)
         bad = round(spoiled * number)

@@ -63,7 +63,7 @@ class MimicCxrPairs(PairSource):
         metadata = self._table(folder, "metadata")
         if metadata is None:
             raise UserError(f"{folder} 里没有 mimic-cxr-2.0.0-metadata.csv(.gz)；请从 MIMIC-CXR-JPG 下载")
-        images = self._on_disk(folder, [image for image in _images(metadata) if views.keeps(image.view)])
+        images = self._on_disk(folder, [image for image in images_of(metadata) if views.keeps(image.view)])
         views.note(metadata, self.notices)
         texts = self._reports(_find_reports(folder, reports), list(dict.fromkeys(image.study for image in images)))
         records = self._records(images, texts, self._splits(folder), self._labels(folder))
@@ -132,7 +132,7 @@ def _bar(items: list, what: str) -> tqdm:
     return tqdm(items, desc=f"MIMIC-CXR {what}", disable=None, leave=False, mininterval=0.5)
 
 
-def _images(metadata: Path) -> Iterator[_Image]:
+def images_of(metadata: Path) -> Iterator[_Image]:
     columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
     study, folder = Study("", ""), ""
     for dicom, subject, number, view in read_columns(metadata, columns):

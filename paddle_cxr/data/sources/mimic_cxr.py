@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddle_cxr.data.findings import FindingsRecord, FindingsSource
-from paddle_cxr.data.pairs.mimic_cxr import CHEXPERT, _images
+from paddle_cxr.data.pairs.mimic_cxr import CHEXPERT, images_of
 from paddle_cxr.data.pairs.views import FrontalViews
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.data.sources.chexpert_labels import COMPETITION, OBSERVATIONS, Blank, LabelPolicy, Uncertain
@@ -63,7 +63,7 @@ class MimicCxr(FindingsSource):
         chosen = choose_findings(_OBSERVATIONS, wanted, _NAME)
         by_study = _labels(table, chosen, LabelPolicy(uncertain, uncertain_of, blank, _NAME))
         splits = _splits(folder, notices)
-        films = [film for film in _images(metadata) if views.keeps(film.view)]
+        films = [film for film in images_of(metadata) if views.keeps(film.view)]
         views.note(metadata, notices)
         records = [FindingsRecord(film.path, 0, film.study.subject, splits.get(film.dicom),
                                   labels=by_study[film.study.study], view=film.view)

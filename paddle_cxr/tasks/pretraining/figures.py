@@ -77,11 +77,13 @@ def _draw_attention(report: Report, path: Path) -> None:
     """One figure a film: every word of its report over where it looks."""
     for number, place in enumerate(_spread(report.own, report.recipe.DataLoader.Eval.attention_maps)):
         position, text = report.positions[place], report.whole[place]
+        words = report.tokenizer.encode(text).spelled
+        if not words:  # only characters that the tokenizer drops
+            continue
         image = report.data.images[position]
         features = encode_images(report.model, report.data, np.array([position]))
         encoded = encode_texts(report.model, report.tokenizer, [text], 1)[0]
         maps = report.model.attention(features["regions"], encoded["words"], encoded["word_mask"])[0, 0].numpy()
-        words = report.tokenizer.encode(text).spelled
         grid = report.model.region_grid(*image.shape[:2])
         plots.plot_word_attention(image, words, maps[:len(words)].reshape(-1, *grid), path / f"attention_{number}.png",
                                   text=text, **report.mark)

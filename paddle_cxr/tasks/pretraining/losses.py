@@ -16,6 +16,8 @@ References: ConVIRT, arXiv:2010.00747, equations 2–4 (λ = ``image_weight``, 1
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import paddle
@@ -37,16 +39,32 @@ class ContrastiveLoss:
         same_text: what another pair with the same text is, see above.
 
     Raises:
-        UserError: a weight below 0, or all of them 0.
+        UserError: a weight that is below 0 or no number, or all of them 0.
     """
 
     def __init__(self, image_weight: float = 0.75, text_weight: float = 0.25, weights: dict[str, float] | None = None,
                  same_text: Literal["exclude", "negative"] = "exclude") -> None:
         given = [image_weight, text_weight, *(weights or {}).values()]
-        if min(given) < 0 or image_weight + text_weight == 0:
-            raise UserError(f"Loss：权重应不小于 0，且不全为 0，现在是 {given}")
+        if not all(0 <= one < math.inf for one in given) or image_weight + text_weight == 0:
+            raise UserError(f"Loss：权重应不小于 0，image_weight 和 text_weight 不全为 0，现在是 {given}")
         self.image_weight, self.text_weight = image_weight, text_weight
         self.weights, self.same_text = dict(weights or {}), same_text
+
+    def check(self, compared: Sequence[str], method: str) -> None:
+        """Refuse weights of matrices that the model does not compare, or that leave none of them.
+
+        Args:
+            compared: names of the matrices; method: that compares them.
+
+        Raises:
+            UserError: the same.
+        """
+        for name in self.weights:
+            if name not in compared:
+                raise UserError(f"Loss.weights.{name}：{method} 没有这一项（可用：{'、'.join(compared)}）")
+        if not any(self.weights.get(name, 1.0) for name in compared):
+            raise UserError(f"Loss.weights：{method} 的 {'、'.join(compared)} 的权重全为 0，没有可学的；"
+                            "请至少留一个大于 0")
 
     def __call__(self, similarities: dict[str, Tensor], texts: Tensor) -> Tensor:
         """The loss of a batch, averaged over its pairs.

@@ -8,16 +8,19 @@ import numpy as np
 import paddle
 
 from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.data.pairs.labelled import TEXT_FROM
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts
+from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, read_prompts
 from paddle_cxr.evaluation.retrieval import retrieval, unique_texts
-from paddle_cxr.evaluation.zero_shot import FindingPrompts, label_matrix, prompt_texts, read_prompts, zero_shot
+from paddle_cxr.evaluation.zero_shot import label_matrix, zero_shot
 from paddle_cxr.models.text_encoder import ReportTokenizer
 from paddle_cxr.tasks.pretraining.figures import draw
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
 from paddle_cxr.tasks.pretraining.scoring import scores_of
-from paddle_cxr.tasks.pretraining.texts import Texts
+from paddle_cxr.tasks.pretraining.task import with_text
+from paddle_cxr.tasks.pretraining.texts import Texts, count_cut
 
 
 class Report:
@@ -34,12 +37,15 @@ class Report:
         whole: every pair's text; unique: the different ones; own: which of them each pair's is, int64 [pairs].
         synthetic: how many pairs a generator made.
         mark: what every figure says below of phantoms and synthetic pairs.
+
+    Raises:
+        UserError: none of the pairs has a text.
     """
 
     def __init__(self, recipe: PretrainingRecipe, model: paddle.nn.Layer, tokenizer: ReportTokenizer,
                  data: LabelledData, texts: Texts, positions: np.ndarray, world: World) -> None:
         self.recipe, self.model, self.tokenizer, self.data, self.world = recipe, model, tokenizer, data, world
-        self.positions = texts.with_text(positions)
+        self.positions = with_text(texts, positions, recipe, recipe.DataLoader.Eval.subset)
         self.whole = [texts.whole[position] for position in self.positions]
         self.unique, self.own = unique_texts(self.whole)
         self.batch = recipe.DataLoader.Eval.sampler.batch_size
@@ -58,28 +64,33 @@ class Report:
         found: dict[str, Any] = {"retrieval": retrieval(scores, self.own, groups)}
         by_kind = self._kinds()
         if len(by_kind) > 1:
-            found["retrieval_by_text"] = {kind: self._retrieval_of(scores, chosen) for kind, chosen in by_kind.items()}
+            found["retrieval_by_text"] = {kind: self._retrieval_of(scores, chosen, groups)
+                                          for kind, chosen in by_kind.items()}
         prompts, labels = self._prompts()
         if prompts:
             found["zero_shot"] = zero_shot(labels, self._scores(prompt_texts(prompts)), prompts, groups)
+        cut = count_cut(self.whole, self.tokenizer)
         if self.world.is_main:
+            if cut:
+                folder.say(f"!! {cut} 对的文字超过 {self.tokenizer.max_tokens} 个词元（token），评估时只看得到开头")
             self._say(found, folder)
             draw(self, scores, folder)
-        return found | {"pairs": len(self.positions), "texts": len(self.unique), "synthetic_pairs": self.synthetic}
+        return found | {"pairs": len(self.positions), "texts": len(self.unique), "texts_cut": cut,
+                        "synthetic_pairs": self.synthetic}
 
     def _scores(self, texts: list[str]) -> np.ndarray:
         return scores_of(self.model, self.tokenizer, self.data, self.positions, texts, self.batch, self.world)
 
     def _kinds(self) -> dict[str, np.ndarray]:
         """Places of the pairs by where their text comes from, where the source tells (a note, or the labels)."""
-        kinds = np.array([self.data.source.records[position].extra.get("text_from", "")
+        kinds = np.array([self.data.source.records[position].extra.get(TEXT_FROM, "")
                           for position in self.positions])
         return {str(kind): np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds) if kind}
 
-    def _retrieval_of(self, scores: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    def _retrieval_of(self, scores: np.ndarray, chosen: np.ndarray, groups: list[str] | None) -> dict[str, Any]:
         """Retrieval among some of the pairs only."""
         kept, own = np.unique(self.own[chosen], return_inverse=True)
-        return retrieval(scores[np.ix_(chosen, kept)], own)
+        return retrieval(scores[np.ix_(chosen, kept)], own, groups and [groups[place] for place in chosen])
 
     def _prompts(self) -> tuple[tuple[FindingPrompts, ...], np.ndarray]:
         """Prompts for the findings that the pairs are labelled with, and the labels."""
@@ -99,9 +110,11 @@ class Report:
             for way, name in (("image_to_text", "图→文"), ("text_to_image", "文→图")):
                 figures = "，".join(f"{key} {one[way][key]['value']:.3f}（随机 {one[way][key]['chance']:.3f}）"
                                    for key in ("R@1", "R@5", "R@10"))
-                folder.say(f"检索（retrieval，{title}，{one['images']} 图 {one['texts']} 文）{name}：{figures}")
+                folder.say(f"检索（retrieval，{title}，{one['images']} 图 {one['texts']} 文）{name}：{figures}；"
+                           f"对谁都用同一个排序，R@5 最多 {one[way]['R@5']['blind']:.3f}")
         if "zero_shot" in found:
             zero = found["zero_shot"]
             value = "无" if zero["macro_auc"] is None else f"{zero['macro_auc']:.3f}"
             folder.say(f"零样本（zero-shot）宏平均 AUC：{value}" + "".join(
-                f"，{name} {one['auc']:.3f}" for name, one in zero["per_finding"].items() if one["auc"] is not None))
+                f"，{name} {one['auc']:.3f}" for name, one in zero["per_finding"].items() if one["auc"] is not None)
+                + (f"；缺阳性或阴性的图，不计：{'、'.join(zero['left_out'])}" if zero["left_out"] else ""))

@@ -23,17 +23,20 @@ from paddle_cxr.engine import checkpoint
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.provenance import write_trained_on
 from paddle_cxr.engine.run import circumstances, fit, foretell, open_folder, progress_of
-from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.prompts import read_prompts
 from paddle_cxr.files import write_json
+from paddle_cxr.models.text_encoder import check_paddlenlp, check_text_folder
 from paddle_cxr.recipe import Loaded
+from paddle_cxr.registry import build
 from paddle_cxr.registry import check as check_component
 from paddle_cxr.tasks.pairs import load_pairs
 from paddle_cxr.tasks.pretraining.report import Report
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
-from paddle_cxr.tasks.pretraining.task import PretrainingTask
-from paddle_cxr.tasks.pretraining.texts import Texts, check_variety
-from paddle_cxr.tasks.pretraining.towers import build_towers, check_vocabulary, save_text_tower
+from paddle_cxr.tasks.pretraining.task import PretrainingTask, with_text
+from paddle_cxr.tasks.pretraining.texts import Texts, check_variety, cut_notice
+from paddle_cxr.tasks.pretraining.towers import METHODS, build_towers, check_vocabulary, save_text_tower
 from paddle_cxr.weights import load_weights, save_weights
 
 MODEL = "model"
@@ -42,8 +45,11 @@ MODEL = "model"
 def check(recipe: PretrainingRecipe) -> None:
     """Check what can be checked before the slow part, reading the images; raises UserError."""
     check_optimizer(recipe.Optimizer)
-    check_component("vision_language_loss", recipe.Loss, "Loss")
+    loss = build("vision_language_loss", recipe.Loss, "Loss")
+    loss.check(METHODS[recipe.Arch.name].compared, recipe.Arch.name)
     check_component("arch", recipe.Arch.image, "Arch.image", {"class_num": 0, "in_channels": 1})
+    if recipe.ZeroShot.prompts:
+        read_prompts(recipe.ZeroShot.prompts)
 
 
 def run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
@@ -51,6 +57,8 @@ def run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
     folder = open_folder(loaded, loaded.recipe.Global.output_dir, world)
     try:
         task = prepare(loaded, world, folder.say)
+        if world.is_main:
+            write_trained_on(folder.path, task.data, task.train)
         latest = checkpoint.find(folder.checkpoints / "latest")
         if latest is not None:
             check_vocabulary(load_weights(latest)[1], task.tokenizer, latest)
@@ -89,27 +97,28 @@ def prepare(loaded: Loaded, world: World, say: Callable[[str], None]) -> Pretrai
         UserError: no pair with a text, all texts alike, what a component has to say.
     """
     recipe = loaded.recipe
+    tower = recipe.Arch.text
+    check_paddlenlp()  # before the images are read, which may take hours
+    if tower.folder is not None:
+        check_text_folder(tower.folder, tower.max_tokens, tower.frozen_layers)
     data, texts = read_data(loaded, say, world)
     subset = data.positions(recipe.DataLoader.Train.subset)
-    train = texts.with_text(subset)
-    if not len(train):
-        raise UserError(f"训练集 {len(subset)} 对都没有 {'、'.join(recipe.DataLoader.Text.sections)} 文字；"
-                        "请改 DataLoader.Text.sections")
+    train = with_text(texts, subset, recipe, recipe.DataLoader.Train.subset)
     say(f"数据：{data.source.name}，{len(data.images)} 对，训练 {len(train)} 对"
         + (f"，另有 {len(subset) - len(train)} 对没有文字，略去" if len(train) < len(subset) else ""))
     corpus = [texts.whole[position] for position in train]
-    if notice := check_variety(corpus):
+    if notice := check_variety(corpus, recipe.Loss.get("same_text", "exclude")):
         say(notice)
     paddle.seed(recipe.Global.seed)  # a fresh model is the same on every rank and in every run with this seed
     model, tokenizer, notices = build_towers(recipe.Arch, recipe.Global.image_shape[0], corpus)
-    cut = sum(tokenizer.encode(text).cut > 0 for text in corpus)
-    if cut:
-        notices.append(f"!! {cut} 份训练文字超过 {tokenizer.max_tokens} 个词元（token），多出的部分被截去"
-                       "（Arch.text.max_tokens）")
+    task = PretrainingTask(loaded, data, texts, model, tokenizer, world)
+    if task.cut:
+        notices.append(cut_notice(task.cut, tokenizer, recipe.DataLoader.Text))
+    if task.validation is not None and len({texts.whole[position] for position in task.validation}) == 1:
+        notices.append(f"!! 验证集 {len(task.validation)} 对只有一种文字：检索（retrieval）总是 1，选不出最好的一轮，"
+                       "也不能早停；请改 DataLoader.Split 或 DataLoader.Eval.subset")
     for line in notices:
         say(line)
-    task = PretrainingTask(loaded, data, texts, model, tokenizer, world)
-    task.cut = cut
     return task
 
 

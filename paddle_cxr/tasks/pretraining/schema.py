@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import BeforeValidator, Field
 
 from paddle_cxr.schema import (
@@ -61,12 +62,17 @@ class PretrainingArch(Section):
 OWN_KEYS = {"ConVIRT": ("temperature",), "GLoRIA": ("temperatures", "layers", "enlarge")}
 """The keys of ``Arch`` that only one method reads."""
 
+NEW_TOWER_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "dropout",
+                  "vocab_size")
+"""The keys of ``Arch.text`` that shape a tower trained from scratch; one from a folder has them there."""
+
 
 class TextSection(Section):
     sections: list[Literal["findings", "impression"]] = Field(
         default=["findings", "impression"], min_length=1, description="用报告的哪几段")
-    take: Literal["sentence", "some", "all"] = Field(
-        "sentence", description="训练时：每次随机取一句（ConVIRT），随机留下几句，或取全文（GLoRIA）")
+    take: Literal["sentence", "some", "all"] | None = Field(
+        None, description="训练时：每次随机取一句，随机留下几句，或取全文；null：照论文，ConVIRT 一句（sentence），"
+                          "GLoRIA 全文（all）")
     min_words: int = Field(3, ge=1, description="不取少于几个词的句子（中文按字）；take: all 时不用")
 
 
@@ -109,3 +115,9 @@ class PretrainingRecipe(Section):
     Optimizer: Component = Field(description="优化器及学习率")
     DataLoader: PretrainingLoaderSection
     ZeroShot: ZeroShotSection = Field(default_factory=ZeroShotSection, description="零样本（zero-shot）评估")
+
+    @pydantic.model_validator(mode="after")
+    def _texts_as_in_the_paper(self) -> PretrainingRecipe:
+        if self.DataLoader.Text.take is None:
+            self.DataLoader.Text.take = "all" if self.Arch.name == "GLoRIA" else "sentence"
+        return self

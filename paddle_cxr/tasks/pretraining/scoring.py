@@ -12,7 +12,7 @@ from paddle_cxr.data.sampler import EvalSampler
 from paddle_cxr.engine.distributed import World, gather_arrays, wait_for_all
 from paddle_cxr.errors import UserError
 from paddle_cxr.models.text_encoder import ReportTokenizer
-from paddle_cxr.tasks.pretraining.whole_batch import Features
+from paddle_cxr.tasks.pretraining.whole_batch import Features, some_of, text_slices
 
 
 @paddle.no_grad()
@@ -35,7 +35,8 @@ def scores_of(model: paddle.nn.Layer, tokenizer: ReportTokenizer, data: Labelled
               texts: Sequence[str], batch_size: int, world: World) -> np.ndarray:
     """``model.score`` of images with texts, float32 [images, texts], the same on every rank.
 
-    The ranks share the images; each holds the features of all texts, and of one batch of images at a time.
+    The ranks share the images; each holds the features of all texts, and of one batch of images at a time.  Batches are
+    compared as in training, no more texts at a time than fit (``whole_batch.TABLE``).
 
     Raises:
         UserError: the model gives NaN or infinity.
@@ -47,13 +48,14 @@ def scores_of(model: paddle.nn.Layer, tokenizer: ReportTokenizer, data: Labelled
     for keys in EvalSampler(len(positions), batch_size, world.rank, world.size):
         mine = np.array([key.position for key in keys])
         images = encode_images(model, data, positions[mine])
-        rows.append(np.concatenate([model.score(images, part).astype("float32").numpy() for part in encoded], axis=1))
+        found = [model.score(images, some_of(part, chosen)) for part in encoded for chosen in text_slices(images, part)]
+        rows.append(np.concatenate([one.astype("float32").numpy() for one in found], axis=1))
         places.append(mine)
     if training:
         model.train()
     wait_for_all(world)  # the exchange itself waits half a minute only for a slower rank
-    found = gather_arrays({"rows": np.concatenate(rows), "places": np.concatenate(places)}, world)
-    scores = found["rows"][np.argsort(found["places"])]
+    gathered = gather_arrays({"rows": np.concatenate(rows), "places": np.concatenate(places)}, world)
+    scores = gathered["rows"][np.argsort(gathered["places"])]
     if not np.isfinite(scores).all():
         raise UserError("模型输出 NaN 或 Inf：训练已发散，检查点未被覆盖。可减小学习率，或加 Optimizer.clip_norm")
     return scores

@@ -24,13 +24,15 @@ from paddle_cxr.data.transforms import build_transforms
 from paddle_cxr.engine.average import BatchStatistics
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.engine.state import seed_paddle
+from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.retrieval import retrieval, unique_texts
 from paddle_cxr.models.text_encoder import ReportTokenizer
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
 from paddle_cxr.tasks.models import freeze
+from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
 from paddle_cxr.tasks.pretraining.scoring import scores_of
-from paddle_cxr.tasks.pretraining.texts import Texts, numbers_of
+from paddle_cxr.tasks.pretraining.texts import Texts, count_cut, numbers_of
 from paddle_cxr.tasks.pretraining.towers import vocabulary_of
 from paddle_cxr.tasks.pretraining.whole_batch import Features, Part, backward_from_loss
 
@@ -47,6 +49,13 @@ class PretrainingTask:
         model: see :mod:`paddle_cxr.tasks.pretraining.towers`; trained in place.
         tokenizer: the model's.
         world: the ranks.
+
+    Attributes:
+        train, validation: positions of the pairs with a text; ``validation`` is None where none is asked for.
+        cut: how many training texts are longer than the text tower reads.
+
+    Raises:
+        UserError: a subset without a text, what a component has to say.
     """
 
     def __init__(self, loaded: Loaded, data: LabelledData, texts: Texts, model: paddle.nn.Layer,
@@ -55,9 +64,10 @@ class PretrainingTask:
         self.recipe, self.data, self.texts, self.world = recipe, data, texts, world
         self.model, self.tokenizer = model, tokenizer
         section = recipe.DataLoader
-        self.train = texts.with_text(data.positions(section.Train.subset))
-        self.validation = (texts.with_text(data.positions(section.Eval.subset))
-                           if recipe.Global.eval_every else None)
+        self.train = with_text(texts, data.positions(section.Train.subset), recipe, section.Train.subset)
+        wanted = section.Eval.subset if recipe.Global.eval_every else None
+        self.validation = with_text(texts, data.positions(wanted), recipe, wanted) if wanted else None
+        self.cut = count_cut([texts.whole[position] for position in self.train], tokenizer)
         freeze(model, recipe.Global.freeze)
         self.contrast = build("vision_language_loss", recipe.Loss, "Loss")
         self._statistics = BatchStatistics(model)
@@ -80,7 +90,7 @@ class PretrainingTask:
             len(self.train), batch_size=section.sampler.batch_size,
             micro_batches=self.world.size if parts == "auto" else parts, rank=self.world.rank,
             world_size=self.world.size, shuffle=section.sampler.shuffle, drop_last=section.sampler.drop_last,
-            seed=recipe.Global.seed, weights=weights)
+            seed=recipe.Global.seed, weights=weights, samples_per_epoch=section.sampler.samples_per_epoch)
 
     def plan(self, epoch: int) -> Sequence[Sequence[np.ndarray]]:
         """See :class:`paddle_cxr.engine.trainer.Task`."""
@@ -160,3 +170,12 @@ class PretrainingTask:
                 "vocabulary": vocabulary_of(self.tokenizer), "image_shape": list(self.recipe.Global.image_shape),
                 "preprocess": self.recipe.DataLoader.preprocess.model_dump(mode="json"), "version": __version__,
                 "demo_data": self.data.source.demo}
+
+
+def with_text(texts: Texts, positions: np.ndarray, recipe: PretrainingRecipe, subset: str) -> np.ndarray:
+    """Those of a subset's positions whose pairs have a text; raises :class:`UserError` when there are none."""
+    found = texts.with_text(positions)
+    if not len(found):
+        sections = "、".join(recipe.DataLoader.Text.sections)
+        raise UserError(f"子集 {subset} 的 {len(positions)} 对都没有 {sections} 文字；请改 DataLoader.Text.sections")
+    return found

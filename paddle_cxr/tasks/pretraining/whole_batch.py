@@ -25,7 +25,8 @@ from paddle import Tensor
 from paddle_cxr.engine.distributed import World, gather_rows, sum_over_ranks
 
 Features = dict[str, Tensor]
-# Numbers of one image–text–word–region table.  Larger batches are compared a few texts at a time.
+# Numbers of one image–text–word–region table, some ten of which are in memory at a time.  Where a comparison would make
+# a larger one, it is made a few texts at a time.
 TABLE = 50_000_000
 
 
@@ -39,8 +40,8 @@ class Part:
 
     def surrogate(self, images: Features, texts: Features) -> Tensor:
         """A number whose gradient for the encoders is that of the whole batch's loss."""
-        return sum((features[name] * gradient).sum() for features, gradients in zip((images, texts), self.gradients,
-                                                                                    strict=True)
+        return sum((features[name].astype(gradient.dtype) * gradient).sum()
+                   for features, gradients in zip((images, texts), self.gradients, strict=True)
                    for name, gradient in gradients.items())
 
 
@@ -74,7 +75,8 @@ def backward_from_loss(parts: Sequence[Part], sizes: Sequence[int], texts: Tenso
     order = _Order(sizes, world)
     images = {name: order.gather([part.images[name] for part in parts]) for name in parts[0].images}
     everyone = _leaves(images)
-    columns = [_Columns(everyone, part.texts, compare) for part in parts]
+    fits = sum(_table(everyone, part.texts) for part in parts) <= TABLE
+    columns = [_Columns(everyone, part.texts, compare, keep_graph=fits) for part in parts]
     whole = {name: _leaf(order.gather([own.found[name].T for own in columns]).T)
              for name in columns[0].found}
     loss = loss_of(whole, order.gather([texts]))
@@ -117,36 +119,42 @@ class _Order:
 class _Columns:
     """Similarities of all images with some texts, ``found``: matrices [B, n] by name.
 
-    Where one table holds them all, the graph of the comparison is kept; else they are compared a few texts at a time,
-    and once more on the way back.
+    The graph of the comparison is kept where it is small; else they are compared a few texts at a time, and once more
+    on the way back.
     """
 
-    def __init__(self, images: Features, texts: Features, compare: Callable[[Features, Features], Features]) -> None:
+    def __init__(self, images: Features, texts: Features, compare: Callable[[Features, Features], Features],
+                 keep_graph: bool) -> None:
         self._images, self._texts, self._compare = images, texts, compare
-        self._slices = _text_slices(images, texts)
-        self._graph = compare(images, texts) if len(self._slices) == 1 else None
+        self._graph = compare(images, texts) if keep_graph else None
+        self._slices = [slice(0, len(texts["global"]))] if keep_graph else text_slices(images, texts)
         if self._graph is not None:
             self.found = self._graph
             return
         with paddle.no_grad():
-            found = [compare(images, _some(texts, chosen)) for chosen in self._slices]
+            found = [compare(images, some_of(texts, chosen)) for chosen in self._slices]
         self.found = {name: paddle.concat([one[name] for one in found], axis=1) for name in found[0]}
 
     def backward(self, gradient: Features) -> None:
         """Accumulate the gradients of the images' and texts' features from those of ``found``."""
         for chosen in self._slices:
-            found = self._graph or self._compare(self._images, _some(self._texts, chosen))
+            found = self._graph or self._compare(self._images, some_of(self._texts, chosen))
             paddle.autograd.backward([found[name] for name in found], [gradient[name][:, chosen] for name in found])
 
 
-def _text_slices(images: Features, texts: Features) -> list[slice]:
-    """Few enough texts at a time to compare with all images."""
-    count, numbers = len(texts["global"]), len(images["global"])
-    if "words" in texts:
-        numbers *= texts["words"].shape[1] * images["regions"].shape[1]
-    each = max(1, TABLE // numbers)
+def text_slices(images: Features, texts: Features) -> list[slice]:
+    """Few enough texts at a time to compare with all images: tables of at most ``TABLE`` numbers, or of one text."""
+    count = len(texts["global"])
+    each = max(1, TABLE * count // max(1, _table(images, texts)))
     return [slice(start, min(start + each, count)) for start in range(0, count, each)]
 
 
-def _some(texts: Features, chosen: slice) -> Features:
+def some_of(texts: Features, chosen: slice) -> Features:
+    """The features of some texts."""
     return {name: tensor[chosen] for name, tensor in texts.items()}
+
+
+def _table(images: Features, texts: Features) -> int:
+    """Numbers of the largest table that comparing all of them makes."""
+    numbers = len(images["global"]) * len(texts["global"])
+    return numbers * texts["words"].shape[1] * images["regions"].shape[1] if "words" in texts else numbers

@@ -1,0 +1,91 @@
+"""Evaluating a fine-tuned network on any subset of any findings: what ``tools/eval.py`` does for it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from paddle_cxr import cpu
+from paddle_cxr.config import explained
+from paddle_cxr.data.findings import label_matrix
+from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.engine.continuing import dump
+from paddle_cxr.engine.distributed import World, select_device
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.run import circumstances
+from paddle_cxr.errors import UserError
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.finetuning.data import part_of, read_data
+from paddle_cxr.tasks.finetuning.folds import one_fold
+from paddle_cxr.tasks.finetuning.recipe import load
+from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
+from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
+from paddle_cxr.tasks.finetuning.task import scores_of
+from paddle_cxr.tasks.finetuning.trained import Trained, open_trained
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
+    loaded = load(arguments.config, arguments.override)
+    with explained(loaded.origins):
+        _evaluate_to_folder(loaded)
+    return 0
+
+
+def _evaluate_to_folder(loaded: Loaded) -> None:
+    recipe = loaded.recipe
+    for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
+        print(line)
+    trained, notices = open_trained(recipe)
+    for line in notices:
+        print(line)
+    subset = recipe.DataLoader.Eval.subset
+    data, output = _images(loaded, subset)
+    folder = RunFolder(output / f"eval_{subset}")
+    try:
+        folder.say(f"权重：{trained.weights}")
+        _evaluate(recipe, trained, data, folder)
+        write_text(folder.path / "config.yaml", dump(recipe))
+        folder.say(f"评估结果写在 {folder.path}")
+    finally:
+        folder.close()
+
+
+def _images(loaded: Loaded, subset: str) -> tuple[LabelledData, Path]:
+    """The images to evaluate, and the folder of the run; a fold's subsets are its own."""
+    settings = loaded.recipe.Global
+    if settings.fold is None:
+        return read_data(loaded, print, World(), only=subset), Path(settings.output_dir)
+    one, data = one_fold(loaded, read_data(loaded, print, World()), settings.fold)
+    return part_of(data, data.positions(subset)), Path(one.recipe.Global.output_dir)
+
+
+def _evaluate(recipe: FinetuningRecipe, trained: Trained, data: LabelledData, folder: RunFolder) -> None:
+    positions = np.arange(len(data.images))
+    names = [one.name for one in trained.findings]
+    labels = label_matrix(data.source.records, names)
+    if np.isnan(labels).all():
+        there = "、".join(one.name for one in data.source.findings)
+        raise UserError(f"这 {len(positions)} 张图没有模型所学征象（{'、'.join(names)}）的标签（数据集有：{there}）；"
+                        "名字不同时，请换数据集的写法")
+    scores = scores_of(trained.model, data, positions, recipe, World())
+    metrics = write_report(folder.path, data, positions, trained.findings, labels, scores, trained.thresholds,
+                           recipe.Metric)
+    folder.say(f"子集 {recipe.DataLoader.Eval.subset}，{len(positions)} 张：")
+    say_metrics(metrics, folder.say)
+    overlap = trained_on(trained.weights, data)
+    if overlap is None:
+        folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
+    if overlap:
+        folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+    write_json(folder.path / "metrics.json", {
+        "demo_data": data.source.demo, "architecture": trained.meta["architecture"],
+        "checkpoint": {"path": str(trained.weights), "demo_data": trained.meta.get("demo_data")},
+        "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()},
+        "evaluation": {"subset": recipe.DataLoader.Eval.subset, "images": len(positions), "also_trained_on": overlap,
+                       "thresholds_from": "training" if trained.thresholds is not None else None} | metrics,
+        **circumstances(recipe.Global.seed)})

@@ -1,0 +1,57 @@
+"""Zero-shot grounding on marked images: what ``tools/eval.py`` does for it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from paddle_cxr import cpu
+from paddle_cxr.config import explained
+from paddle_cxr.engine.continuing import dump
+from paddle_cxr.engine.distributed import World, select_device
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.run import circumstances
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.grounding.maps import Maps
+from paddle_cxr.tasks.grounding.marked import load_marked
+from paddle_cxr.tasks.grounding.recipe import load
+from paddle_cxr.tasks.grounding.report import Report
+from paddle_cxr.tasks.pretrained import open_pretrained, read_settings, with_input_of
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
+    loaded = load(arguments.config, arguments.override)
+    with explained(loaded.origins):
+        recipe = loaded.recipe
+        loaded = replace(loaded, recipe=with_input_of(recipe, read_settings(recipe.Model.checkpoint)))
+        _evaluate_to_folder(loaded)
+    return 0
+
+
+def _evaluate_to_folder(loaded: Loaded) -> None:
+    recipe = loaded.recipe
+    for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
+        print(line)
+    pretrained = open_pretrained(recipe.Model.checkpoint)
+    tested, chosen = recipe.DataLoader.Eval.subset, recipe.DataLoader.Eval.threshold_subset
+    # Everything that may be wrong with the data is found before the output folder is touched.
+    data, prompts, marked = load_marked(loaded, [tested] if chosen is None else [tested, chosen], print)
+    maps = Maps(pretrained, prompts, recipe.Grounding)
+    demo = data.source.demo or bool(pretrained.meta.get("demo_data"))
+    folder = RunFolder(Path(recipe.Global.output_dir) / f"eval_{tested}")
+    try:
+        for line in pretrained.notices:
+            folder.say(line)
+        found = Report(recipe, data, prompts, marked, maps, folder, demo).write()
+        write_text(folder.path / "config.yaml", dump(recipe))
+        write_json(folder.path / "metrics.json", {
+            "evaluation": found, "architecture": pretrained.settings.arch.name, "demo_data": demo,
+            "checkpoint": str(pretrained.settings.folder),
+            "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()},
+            **circumstances(recipe.Global.seed)})
+        folder.say(f"评估结果写在 {folder.path}")
+    finally:
+        folder.close()

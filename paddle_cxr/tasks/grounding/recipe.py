@@ -1,0 +1,58 @@
+"""Reading a grounding recipe.  Nothing here loads Paddle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paddle_cxr.config import explained, read_recipe
+from paddle_cxr.data.labelled import ALL
+from paddle_cxr.errors import UserError
+from paddle_cxr.recipe import Loaded, with_fallback
+from paddle_cxr.registry import check
+from paddle_cxr.schema import checked
+from paddle_cxr.tasks.grounding.schema import GroundingRecipe
+from paddle_cxr.tasks.zero_shot.prompts import check_section
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, override and check a recipe; falling back where the data set is absent.
+
+    Raises:
+        UserError: any mistake, with its place; no data set and no ``fallback``.
+    """
+    written, origins = read_recipe(file)
+    raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, GroundingRecipe), _missing_data,
+                                 key="DataLoader.Source", hint="DataLoader.Source.…")
+    with explained(origins):
+        recipe = checked(raw, GroundingRecipe)
+        check("findings", recipe.DataLoader.Source, "DataLoader.Source")
+        check("split", recipe.DataLoader.Split, "DataLoader.Split")
+        _check_rules(recipe)
+    return Loaded(recipe, origins, notices)
+
+
+def _missing_data(raw: dict[str, Any]) -> str | None:
+    section = raw.get("DataLoader")
+    source = section.get("Source") if isinstance(section, dict) else None
+    if not isinstance(source, dict):
+        return None  # the schema will say what is wrong
+    component, arguments = check("findings", source, "DataLoader.Source")
+    return component.missing(**arguments)
+
+
+def _check_rules(recipe: GroundingRecipe) -> None:
+    """Rules between keys; raises :class:`UserError` naming both sides."""
+    prompts, chosen, tested = recipe.Prompts, recipe.DataLoader.Eval.threshold_subset, recipe.DataLoader.Eval.subset
+    check_section(prompts)
+    for key in ("ensemble", "similarity"):
+        if key in prompts.model_fields_set:
+            raise UserError(f"Prompts.{key}：是零样本分类（zero_shot）的参数，定位（grounding）不用；请删去")
+    if recipe.Grounding.map == "attention" and recipe.Grounding.scale == "none":
+        raise UserError("Grounding.scale：none 的阈值是 −1 到 1 的数，而注意力（attention）分给各区域，之和才是 1；"
+                        "请用 image 或 auto")
+    if chosen is not None and (chosen == tested or ALL in (chosen, tested)):
+        raise UserError(f"DataLoader.Eval.threshold_subset：在 {chosen!r} 上定阈值又在 {tested!r} 上评估，"
+                        "阈值就取自测试集；"
+                        "请用另一个子集，例如 val，或写 null（没有 IoU 和 Dice，只有不需要阈值的指标）")

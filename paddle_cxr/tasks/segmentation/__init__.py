@@ -1,0 +1,1 @@
+"""Segmentation: where in the image each finding (or the lungs) is, pixel by pixel."""

@@ -1,0 +1,131 @@
+"""Cross-validation of a segmenter: every patient is predicted once, by a model that did not train on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_cxr.engine.continuing import differences, dump, rename_aside
+from paddle_cxr.engine.distributed import World, wait_for_all
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.run import circumstances, open_folder
+from paddle_cxr.evaluation.report import number_text, write_table
+from paddle_cxr.files import write_json, write_text
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.segmentation.report import say_summary
+from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, Scores, summarise
+from paddle_cxr.tasks.segmentation.train import read_data, train_run
+
+
+def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
+    """Train and evaluate every fold (or ``Global.fold``); a finished one is not run again.
+
+    When all are done their held-out images are pooled, and the intervals are over all patients.
+    """
+    settings = loaded.recipe.Global
+    _claim_folder(loaded, world, say)
+    for fold in [settings.fold] if settings.fold is not None else range(settings.folds):
+        if _finished(loaded, fold):
+            say(f"第 {fold} 折已完成，跳过")
+            continue
+        one = one_fold(loaded, fold)
+        folder = open_folder(one, one.recipe.Global.output_dir, world)
+        try:
+            data = read_data(loaded, folder.say, world, fold)
+            train_run(one, data, folder, world)
+        finally:
+            folder.close()
+    done = [fold for fold in range(settings.folds) if _finished(loaded, fold)]
+    if len(done) < settings.folds:
+        say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
+    elif world.is_main:
+        _pool(loaded)
+    wait_for_all(world)
+
+
+def one_fold(loaded: Loaded, fold: int) -> Loaded:
+    """The run of one fold as a recipe of its own: the held-out patients are ``val``, looked at once, at the end."""
+    recipe = loaded.recipe.model_copy(deep=True)
+    recipe.Global.folds = recipe.Global.fold = None
+    recipe.Global.resume = "auto"  # what the recipe says of it has been decided for the whole folder
+    recipe.Global.output_dir = f"{loaded.recipe.Global.output_dir}/fold{fold}"
+    recipe.DataLoader.Train.subset, recipe.DataLoader.Eval.subset = "train", "val"
+    recipe.DataLoader.Test = None
+    return Loaded(recipe, loaded.origins, [f"交叉验证：第 {fold} 折（共 {loaded.recipe.Global.folds} 折，从 0 数）"])
+
+
+def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
+    """Continue the same recipe's folds; anything else in the output folder is kept under another name."""
+    path = Path(loaded.recipe.Global.output_dir)
+    if world.is_main:
+        if (path / "config.yaml").is_file():
+            different = differences(path, loaded.recipe)
+            if different or loaded.recipe.Global.resume is False:
+                say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
+        write_text(path / "config.yaml", dump(loaded.recipe))
+    wait_for_all(world)
+
+
+def _folder(loaded: Loaded, fold: int) -> Path:
+    return Path(loaded.recipe.Global.output_dir) / f"fold{fold}"
+
+
+def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:
+    """``metrics.json`` of a finished fold, or None."""
+    try:
+        found = json.loads((_folder(loaded, fold) / "metrics.json").read_text(encoding="utf-8"))
+        return found if "evaluation" in found else None
+    except (OSError, ValueError):
+        return None
+
+
+def _pool(loaded: Loaded) -> None:
+    """Write the figures of all folds together."""
+    settings, metric = loaded.recipe.Global, loaded.recipe.Metric
+    folder = RunFolder(settings.output_dir)
+    try:
+        rows = _rows(loaded)
+        write_table(folder.path / "per_image.csv", list(rows[0]), [list(row.values()) for row in rows])
+        scores = _scores(settings.findings, rows)
+        patients = [row["patient_id"] or f"?{row['file']}" for row in rows]
+        known = any(row["patient_id"] for row in rows)
+        found = summarise(scores, settings.findings, patients if known else None, metric.bootstrap, metric.seed)
+        folds = [_finished(loaded, fold) for fold in range(settings.folds)]
+        folder.say(f"{settings.folds} 折合在一起（每位患者由没有见过他的模型预测一次）：")
+        say_summary(found, folder.say)
+        by_fold = {key: [one["evaluation"][key] for one in folds] for key in METRICS if key in found}
+        folder.say("各折 Dice：" + "，".join(map(number_text, by_fold["dice"])))
+        dataset = {key: value for key, value in folds[0]["dataset"].items() if key != "train"}
+        write_json(folder.path / "metrics.json", {
+            "demo_data": folds[0]["demo_data"], "architecture": loaded.recipe.Arch.name,
+            "image_encoder": loaded.recipe.Arch.encoder, "dataset": dataset,
+            "evaluation": {"subset": f"{settings.folds} folds", "images": len(set(scores.positions.tolist())),
+                           "findings": list(settings.findings), "threshold": metric.threshold, "by_fold": by_fold}
+            | found, **circumstances(settings.seed)})
+        folder.say(f"全部结果写在 {folder.path}")
+    finally:
+        folder.close()
+
+
+def _rows(loaded: Loaded) -> list[dict[str, str]]:
+    """The tables of all folds, one under the other."""
+    rows: list[dict[str, str]] = []
+    for fold in range(loaded.recipe.Global.folds):
+        with open(_folder(loaded, fold) / "per_image.csv", encoding="utf-8", newline="") as file:
+            rows += csv.DictReader(file)
+    columns = dict.fromkeys(name for row in rows for name in row)  # a fold may lack the column of millimetres
+    return [{name: row.get(name, "") for name in columns} for row in rows]
+
+
+def _scores(findings: list[str], rows: list[dict[str, str]]) -> Scores:
+    """The pooled table as scores; an image's number is its place among all."""
+    files = {name: number for number, name in enumerate(dict.fromkeys(row["file"] for row in rows))}
+    return Scores(np.array([files[row["file"]] for row in rows]),
+                  np.array([findings.index(row["finding"]) for row in rows]),
+                  np.array([[int(row[name]) for name in AREAS] for row in rows]),
+                  np.array([[float(row.get(name) or "nan") for name in METRICS] for row in rows]))

@@ -1,0 +1,90 @@
+"""One training of a segmenter: data in, a finished output folder out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_cxr import plots
+from paddle_cxr.engine.distributed import World, wait_for_all
+from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.engine.provenance import trained_on, write_trained_on
+from paddle_cxr.engine.run import circumstances, fit, progress_of
+from paddle_cxr.errors import UserError
+from paddle_cxr.files import write_json
+from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.finetuning.data import part_of
+from paddle_cxr.tasks.finetuning.start import weights_of
+from paddle_cxr.tasks.segmentation.data import SegmentationData, load_segmentation
+from paddle_cxr.tasks.segmentation.models import Segmenter
+from paddle_cxr.tasks.segmentation.report import evaluate_on
+from paddle_cxr.tasks.segmentation.task import SegmentationTask
+
+
+def read_data(loaded: Loaded, say: Callable[[str], None], world: World, fold: int | None = None) -> SegmentationData:
+    """Decode the recipe's annotated images and their masks."""
+    with tqdm(desc="读图", disable=not (world.is_main and sys.stderr.isatty()), leave=False) as bar:
+        data = load_segmentation(loaded, say, progress_of(bar), fold=fold)
+    wait_for_all(world)
+    return data
+
+
+def train_run(loaded: Loaded, data: SegmentationData, folder: RunFolder, world: World) -> None:
+    """Train (or continue), evaluate the kept weights, write every artefact."""
+    recipe, source = loaded.recipe, data.images.source
+    task = SegmentationTask(loaded, data, world)
+    folder.say(f"数据：{source.name}，{len(data.annotated)} 张，训练 {len(task.train)} 张")
+    for notice in task.notices:
+        folder.say(notice)
+    section = recipe.DataLoader
+    subset = section.Test.subset if section.Test else section.Eval.subset
+    positions = _positions(data, subset, required=section.Test is not None)  # better now than after training
+    if world.is_main:
+        write_trained_on(folder.path, data.images, task.train)
+    state, kept = fit(task, recipe, folder, world)
+    results: dict[str, Any] = {
+        "demo_data": source.demo, "architecture": recipe.Arch.name, "image_encoder": recipe.Arch.encoder,
+        "dataset": {"name": source.name, "fingerprint": source.fingerprint(), "train": len(task.train)},
+        "history": {"epochs": state.epoch, "seconds": round(state.seconds, 1), "best": state.best},
+        "weights": str(kept.relative_to(folder.path)), **circumstances(recipe.Global.seed)}
+    if len(positions):
+        task.model.eval()
+        segmenter = Segmenter(task.model, data.findings, data.images.preprocess, kept, task.meta())
+        folder.say(f"在子集 {subset}（{len(positions)} 张）上：")
+        found = evaluate_on(recipe, segmenter, data, positions, folder, world)
+        results["evaluation"] = {"subset": subset, **_seen_before(task, subset, positions, folder.say)} | found
+    if world.is_main:
+        plots.plot_training_curves(state.history, folder.path / "curves.png", demo=source.demo)
+        write_json(folder.path / "metrics.json", results)  # last: it says that the run is complete
+        folder.say(f"全部结果写在 {folder.path}")
+    wait_for_all(world)
+
+
+def _seen_before(task: SegmentationTask, subset: str, positions: np.ndarray, say: Callable[[str], None]
+                 ) -> dict[str, int | None]:
+    """How many of the evaluated images trained this model, or the one it starts from; says so."""
+    recipe, number = task.recipe, len(positions)
+    start = recipe.Model.checkpoint
+    overlap = len(np.intersect1d(positions, task.train))
+    before = trained_on(weights_of(start), part_of(task.data.images, positions)) if isinstance(start, str) else 0
+    if overlap:
+        say(f"!! 评估的 {number} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
+    if before:
+        say(f"!! 评估的 {number} 张里有 {before} 张（或同一患者的图）起点训练时已经看过")
+    if task.validation is not None and recipe.Global.keep == "best" and subset == recipe.DataLoader.Eval.subset:
+        say(f"!! {subset} 也用来选最好的一轮，这个结果偏乐观；要另外的测试集，请写 DataLoader.Test")
+    return {"also_trained_on": overlap, "also_pretrained_on": before}
+
+
+def _positions(data: SegmentationData, subset: str, *, required: bool) -> np.ndarray:
+    """The images of a subset; none where it was not asked for and is not there: a run may train on everything."""
+    try:
+        return data.images.positions(subset)
+    except UserError:
+        if required:
+            raise
+        return np.zeros(0, np.int64)
