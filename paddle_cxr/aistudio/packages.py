@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from paddle_cxr.doctor.requirements import declared, installed_version, parsed, same_name, unmet
 from paddle_cxr.errors import UserError, did_you_mean
@@ -74,9 +75,7 @@ def resolve(lines: Sequence[str], constraints: Path, folder: Path) -> dict[str, 
     _check_pip()
     try:
         plan = _dry_run(lines, constraints, folder)
-    except UserError as error:
-        if "conflicting" not in str(error) and "ResolutionImpossible" not in str(error):
-            raise
+    except _Conflict:
         # A package of the platform stands in the way of a newer one; its Paddle and NumPy stay pinned.
         loose = write_text(constraints.with_name("constraints_paddle.txt"), "".join(
             line for line in constraints.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -99,7 +98,7 @@ def _check_pip() -> None:
 def _dry_run(lines: Sequence[str], constraints: Path, folder: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
-        _pip("install", "--dry-run", "--quiet", "--report", str(report), "-c", str(constraints), *lines, folder=folder)
+        _pip("install", "--dry-run", "--report", str(report), "-c", str(constraints), *lines, folder=folder)
         plan = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {same_name(one["metadata"]["name"]): one["metadata"]["version"] for one in plan}
 
@@ -133,8 +132,24 @@ def _pip(*arguments: str, folder: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "pip", *arguments], env=os.environ | own, text=True,
                           capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
-        raise UserError(f"pip 失败（{_said(done.stderr or done.stdout)}）；请检查网络后再运行一次，"
-                        "仍不行就换一个较新的环境")
+        _refuse(done.stdout, done.stderr)
+
+
+def _refuse(out: str, error: str = "") -> NoReturn:
+    """Say in one line why pip would not."""
+    if "The conflict is caused by:" in out:
+        raise _Conflict(out)
+    raise UserError(f"pip 失败（{_said(error or out)}）；请检查网络后再运行一次")
+
+
+class _Conflict(UserError):
+    """Packages that cannot be had together; pip lists who wants what."""
+
+    def __init__(self, out: str) -> None:
+        lines = out.partition("The conflict is caused by:")[2].strip().splitlines()
+        wants = [line.strip() for line in lines[:lines.index("")] if line.strip()] if "" in lines else lines[:3]
+        super().__init__(f"这些包不能与平台的版本装在一起（{'；'.join(wants[:4])}）；少装几个 --extras，"
+                         "或换一个较新的环境")
 
 
 def _said(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,7 +111,8 @@ def _command(step: StepSection, number: int) -> list[str]:
 
 
 def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], say: Callable[[str], None],
-            program: Sequence[str] = (sys.executable, "-m", "paddle_cxr.compare.one_run")) -> Outcome:
+            keep_weights: bool = False, program: Sequence[str] = (sys.executable, "-m", "paddle_cxr.compare.one_run")
+            ) -> Outcome:
     """Do every run that is not done.
 
     A run that fails does not stop the others; those that need it are left out.
@@ -120,6 +122,7 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
         tasks: the ``Global.task`` of every entry of ``Tasks``.
         slots: devices; a run gets one for itself.
         say: receives a line a run.
+        keep_weights: of fine-tuning and segmentation.
         program: is given ``train`` or ``eval``, ``-c`` and a recipe.
     """
     outcome = Outcome()
@@ -153,6 +156,7 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
                     run, started = active.pop(future)
                     trouble, seconds = future.result(), time.monotonic() - started
                     if trouble is None:
+                        _clear(run, keep_weights)
                         write_json(run.folder / DONE, {"key": run.key, "seconds": round(seconds, 1)})
                         outcome.seconds[run.id] = seconds
                     else:
@@ -164,6 +168,12 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
             children.stop()
             raise
     return outcome
+
+
+def _clear(run: Run, keep_weights: bool) -> None:
+    """Delete what nobody will read again: the state to resume from, and weights that only this run's figures needed."""
+    for name in ("checkpoints",) if run.task is None else () if keep_weights else ("checkpoints", "model"):
+        shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
 def finished(run: Run) -> float | None:

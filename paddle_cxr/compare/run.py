@@ -55,7 +55,7 @@ def _compare(loaded: LoadedComparison, folder: Path, slots: list[str]) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True,
                                                       sort_keys=False))
     print(f"共 {len(runs)} 项，同时用 {'、'.join(slots)}；中断后重新运行同一命令，会接着做")
-    outcome = execute(runs, loaded.tasks, slots, print)
+    outcome = execute(runs, loaded.tasks, slots, print, recipe.Global.keep_weights)
     results = collect(recipe, runs, list(outcome.seconds))
     if results.cells:
         page = write_report(folder, recipe, results, runs, outcome.seconds)

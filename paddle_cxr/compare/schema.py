@@ -38,6 +38,8 @@ class ComparisonGlobal(Section):
     devices: Literal["auto"] | list[str] = Field(
         "auto", description="同时用哪些设备，每个设备一次一项：auto（有 GPU 就用全部 GPU，否则每个 CPU 核一项），"
                             "或 [cpu, cpu]、[gpu:0, gpu:1]")
+    keep_weights: bool = Field(False, description="微调和分割做完后留不留权重和检查点；一次约 200 MB，"
+                                                  "几十次就占满磁盘。预训练的模型总是留下")
 
 
 class StepSection(Section):

@@ -4,14 +4,14 @@ Dice hardly notices a thin line of wrong pixels far from the organ; the distance
 distance hangs on a single pixel, so the 95th percentile is what is usually reported.
 
 Definition used here (Huttenlocher et al., "Comparing Images Using the Hausdorff Distance", IEEE PAMI 1993, with its
-ranks as percentiles; the one that "Metrics Reloaded", Maier-Hein et al., Nature Methods 2024, recommends)::
+ranks as percentiles; MONAI and DeepMind's surface-distance take it too)::
 
     HD95(A, B) = max(P95 of d(a, B) over the outline pixels a of A,  P95 of d(b, A) over the outline pixels b of B)
 
 where d(a, B) is the Euclidean distance from the centre of pixel a to the nearest outline pixel of B, and P95 is
-interpolated linearly.  Others take the percentile over both directions together, or distances to the area instead of
-its outline; such figures differ a little.  An outline pixel is one of the mask with a side outside it; beyond the
-picture is outside.  Where a mask is empty there is no outline and no distance: NaN.
+interpolated linearly.  Others (MedPy) take the percentile over both directions together, or distances to the area
+instead of its outline; such figures differ a little.  An outline pixel is one of the mask with a side outside it;
+beyond the picture is outside.  Where a mask is empty there is no outline and no distance: NaN.
 
 Written with NumPy alone, so that measuring needs no SciPy; tests compare with SciPy's distance transform.
 """

@@ -66,7 +66,7 @@ def plot_grounding(examples: Sequence[Grounded], path: str | Path, *,
     across = min(2, len(shown))
     down = math.ceil(len(shown) / across)
     legend = "绿线：真实位置；蓝虚线：超过阈值；白十字：最热的一点；颜色：每张热图自己的最小到最大"
-    with drawing(path, 2 * across * _CELL + 0.4, down * (_CELL + 0.6) + 1,
+    with drawing(path, 2 * across * _CELL + 0.4, down * (_CELL + 0.45) + 1,
                  title="\n".join([title, wrapped(legend, 48 * across, 4)]), demo=demo, line=line) as figure:
         cells = figure.subplots(down, 2 * across, squeeze=False)
         for axes in cells.flat:

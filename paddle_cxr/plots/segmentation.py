@@ -78,7 +78,8 @@ def _draw(axes: Axes, example: Segmented) -> None:
     scores = "  ".join(f"{name} {'无定义' if math.isnan(value) else format(value, '.3g')}"
                        for name, value in example.scores.items())
     axes.set_title(f"{example.name}\n{scores}" if scores else example.name, fontsize=8.5)
-    axes.text(0, -0.03, shorten(example.file, 38), transform=axes.transAxes, va="top", fontsize=7, color=GREY)
+    axes.set_axis_on()
+    axes.set_xlabel(shorten(example.file, 38), loc="left", fontsize=7, color=GREY)
 
 
 def draw_outline(axes: Axes, mask: np.ndarray, colour: str, dashes: str) -> None:

@@ -44,6 +44,8 @@ if os.environ.get("FAIL", "nothing") in settings["output_dir"]:
     sys.exit(2)
 folder = Path(settings["output_dir"]) / ("eval_test" if tool == "eval" else "")
 folder.mkdir(parents=True, exist_ok=True)
+for part in ("checkpoints", "model"):
+    (folder / part).mkdir(exist_ok=True)
 if settings["task"] != "pretraining":
     checkpoint = str(recipe.get("Model", {}).get("checkpoint"))
     lift = {"real": 2.0, "synthetic": 1.2}.get(checkpoint.split("/")[-4] if checkpoint != "None" else "", 0.2)
@@ -89,7 +91,7 @@ def run_all(folder: Path, *overrides: str):
     runs = plan(loaded)
     said: list[str] = []
     outcome = execute(runs, loaded.tasks, devices(loaded.recipe.Global.devices), said.append,
-                      [sys.executable, str(folder / "stand_in.py")])
+                      program=[sys.executable, str(folder / "stand_in.py")])
     return loaded, runs, outcome, said
 
 
@@ -121,6 +123,9 @@ def test_every_run_is_done_once_and_only_what_changed_is_done_again(bench):
     loaded, runs, outcome, _ = run_all(bench)
     assert set(outcome.seconds) == {run.id for run in runs} and not outcome.failed
     assert calls(bench) == sorted(str(run.folder) for run in runs)
+    left = {path.parent.name for path in bench.glob("out/runs/**/model")}
+    assert left == {"pretraining", "eval_test"}  # tuned weights would fill the disk
+    assert not list(bench.glob("out/runs/**/pretraining/checkpoints"))
     run_all(bench)
     assert len(calls(bench)) == len(runs)
     # Another tuning recipe: the tunings again, the pretrainings and the zero-shot evaluation not.
@@ -158,7 +163,7 @@ def test_a_failure_leaves_out_what_needs_it_and_nothing_else(bench, monkeypatch)
 
 def test_the_tool_says_which_run_failed_and_where_its_log_is(bench, monkeypatch, capsys):
     monkeypatch.setenv("FAIL", "seed42/zero_shot")
-    monkeypatch.setattr(execution.execute, "__defaults__", ((sys.executable, str(bench / "stand_in.py")),))
+    monkeypatch.setattr(execution.execute, "__defaults__", (False, (sys.executable, str(bench / "stand_in.py"))))
     arguments = argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=False, debug=False)
     with pytest.raises(UserError, match=r"2 项失败。.*zero_shot：cannot do it（退出码 2；全部输出在 .*zero_shot\.log"):
         compare(arguments)
@@ -244,7 +249,7 @@ def test_killed_and_started_again_does_what_is_left(bench):
         from paddle_cxr.compare.recipe import load
         loaded = load("compare.yaml")
         execute(plan(loaded), loaded.tasks, ["cpu", "cpu"], lambda line: print(line, flush=True),
-                [sys.executable, "stand_in.py"])
+                program=[sys.executable, "stand_in.py"])
         """)
     package = str(Path(execution.__file__).parents[2])
     environment = os.environ | {"NAP": "0.5", "PYTHONPATH": package}

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from paddle_cxr.data.findings import label_matrix
 from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.predict import predict
 from paddle_cxr.errors import UserError
 from paddle_cxr.models.resnet import ResNet18
 from paddle_cxr.tasks.finetuning import evaluate as evaluate_module
@@ -112,7 +113,7 @@ def options(overrides: list[str]) -> list[str]:
     return [part for one in overrides for part in ("-o", one)]
 
 
-def test_predicting_a_folder_names_every_finding_that_reaches_its_threshold(tmp_path, tool):
+def test_predicting_a_folder_names_every_finding_that_reaches_its_threshold(tmp_path):
     from PIL import Image
 
     out = train(tmp_path, *PROBE)
@@ -123,8 +124,8 @@ def test_predicting_a_folder_names_every_finding_that_reaches_its_threshold(tmp_
     films = tmp_path / "films"
     films.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8)).save(films / "a.png")
-    done = tool("predict", "-c", tmp_path / "tiny.yaml", "-i", films, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert predict(argparse.Namespace(config=str(tmp_path / "tiny.yaml"), override=[], input=str(films), output=None,
+                                      engine="paddle", figures=1)) == 0
     row = json.loads((out / "predict/predictions.json").read_text(encoding="utf-8"))["predictions"][0]
     assert row["label"] == "effusion" and set(row["probabilities"]) == {"effusion", "cardiomegaly"}
     assert all(0 < value < 1 for value in row["probabilities"].values())
@@ -255,8 +256,8 @@ def test_the_probe_finds_what_logistic_regression_finds(tmp_path):
     out = train(tmp_path, "Finetune.mode=linear_probe",
                 "Optimizer={name: Adam, lr: {name: Cosine, learning_rate: 0.05}}",
                 "Global.epochs=3", "Global.keep=last", "Global.eval_every=0", "Global.micro_batches=1",
-                "DataLoader.Train.sampler={batch_size: 120, samples_per_epoch: 12000}", "DataLoader.Source.count=300")
-    task = make_task(tmp_path, *PROBE, "DataLoader.Source.count=300")
+                "DataLoader.Train.sampler={batch_size: 60, samples_per_epoch: 6000}", "DataLoader.Source.count=150")
+    task = make_task(tmp_path, *PROBE, "DataLoader.Source.count=150")
     features = task._rows(task.train).numpy()
     labels = task.labels[task.train]
     state = load_file(out / "model/model.safetensors")
@@ -402,7 +403,8 @@ def test_a_probe_is_not_continued_on_another_tower(tmp_path):
 def test_frozen_parts_keep_their_weights_and_statistics(tmp_path):
     task = make_task(tmp_path)
     start = {name: value.numpy().copy() for name, value in task.network.state_dict().items()}
-    trained = load_file(train(tmp_path, "Global.freeze=[conv1, bn1, layer1]") / "model/model.safetensors")
+    trained = load_file(train(tmp_path, "Global.freeze=[conv1, bn1, layer1]", "Global.epochs=1", "Global.eval_every=0",
+                              "Global.keep=last") / "model/model.safetensors")
     for name, value in trained.items():
         frozen = name.startswith(("conv1.", "bn1.", "layer1."))
         assert (value == start[name]).all() == frozen, name
