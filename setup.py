@@ -19,6 +19,7 @@ nlp = ["paddlenlp==3.0.0b4", "tokenizers>=0.21", "numpy>=1.26,<2", "huggingface_
 # ppdiffusers imports PaddleNLP.
 diffusion = ["ppdiffusers==0.29.0", *nlp]
 ray = ["ray[data,client]>=2.52,<3"]
+seg = ["paddleseg==2.8.0", "numpy>=1.26,<2"]
 setup(
     name="paddle_cxr",
     version=version,
@@ -54,6 +55,7 @@ setup(
         "nlp": [*nlp, *spm],
         "diffusion": diffusion,
         "ray": ray,
+        "seg": seg,
         "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11", "ruff>=0.6", *dicom, *onnx,
                  *analysis, *spm, *faiss],
     },

@@ -150,6 +150,7 @@ KINDS = (
                  "起始权重：`true` 下载飞桨的 ImageNet 权重；或本地文件、检查点文件夹；或网址连同校验和")]),
     Kind("loss", "损失函数（Loss）", "Loss", "不写 `Loss` 就是 CrossEntropy。", supplied=["class_counts"]),
     Kind("vision_language_loss", "图文预训练的损失（Loss）", "Loss", "图文预训练不写 `Loss` 就是 ContrastiveLoss。"),
+    Kind("segmentation_loss", "分割的损失（Loss）", "Loss", "分割不写 `Loss` 就是 BCEDiceLoss。"),
     Kind("optimizer", "优化器（Optimizer）", "Optimizer", "偏置和 BatchNorm 的参数不做权重衰减（weight decay）。",
          supplied=["model"], extra=[("lr", "组件", "**必填**", "学习率，见下一节")]),
     Kind("lr", "学习率（lr）", "Optimizer.lr",

@@ -38,6 +38,7 @@ _MODULES = {
     "arch": ("paddle_cxr.models",),
     "loss": ("paddle_cxr.tasks.losses",),
     "vision_language_loss": ("paddle_cxr.tasks.pretraining.losses",),
+    "segmentation_loss": ("paddle_cxr.tasks.segmentation.losses",),
     "optimizer": ("paddle_cxr.engine.optimizer",),
     "lr": ("paddle_cxr.engine.schedules",),
     "source": ("paddle_cxr.data.sources",),

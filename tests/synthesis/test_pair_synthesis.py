@@ -218,6 +218,16 @@ def test_doing_again_with_another_recipe_concerns_all_shards(pairs, tmp_path):
     assert final_files(tmp_path / "out") == final_files(tmp_path / "whole")
 
 
+def test_only_the_questions_that_count_decide(pairs):
+    """The judge refuses for ``sharp`` alone: where that is not asked for, every first drawing is kept, and it says so."""
+    accepted, rejected = pairs("Rules.questions=[chest_xray, frontal]")
+    assert len(accepted) == 40 and not rejected
+    assert pairs.metrics()["attempts"][0]["accepted"] == 40
+    assert pairs.metrics()["questions"] == ["chest_xray", "frontal"]
+    fewer, _ = pairs("Global.attempts=1", "Rules.questions=[sharp]")  # decided again, nothing is drawn again
+    assert 0 < len(fewer) < 40
+
+
 def test_rules_and_limits_decide_anew_from_the_same_rows(pairs):
     accepted, _ = pairs("Global.attempts=1", "Global.pairs=10")
     assert [pair["id"] for pair in accepted] == [f"r{number:07d}" for number in range(10)

@@ -55,6 +55,7 @@ class Policy:
         stages: that this run does.
         attempts: drawings a pair may have, and times a judge is asked about an image until it answers.
         drop: see :mod:`paddle_cxr.synthesis.quality.rules`.
+        questions: whose answers count.
         threshold: cosine, over which a drawing is too similar to a known-bad image.
         redraws: whether another seed gives another image; not so for images that lie ready.
     """
@@ -62,6 +63,7 @@ class Policy:
     stages: frozenset[str]
     attempts: int
     drop: Rule
+    questions: frozenset[str]
     threshold: float
     redraws: bool
 
@@ -69,6 +71,7 @@ class Policy:
     def of(cls, recipe: PairsRecipe) -> Policy:
         generator = find("generator", recipe.Generator.get("name"), "Generator")
         return cls(frozenset(recipe.Global.stages), recipe.Global.attempts, recipe.Rules.drop,
+                   frozenset(recipe.Rules.questions),
                    recipe.Similarity.threshold if recipe.Similarity else 1.0, getattr(generator, "redraws", True))
 
     def outlook(self, rows: Rows, number: int, prompt: str) -> Outlook:
@@ -96,9 +99,11 @@ class Policy:
             return "draw"
         if drawing.error:
             return Attempt(attempt, "draw", drawing.error)
-        judged = judgement is not None and answered(judgement.verdict)
-        if judged and fails(judgement.verdict, self.drop):
-            return Attempt(attempt, "judge", "；".join(reasons(judgement.verdict)))
+        counted = {} if judgement is None else {
+            question: answer for question, answer in judgement.verdict.items() if question in self.questions}
+        judged = answered(counted)
+        if judged and fails(counted, self.drop):
+            return Attempt(attempt, "judge", "；".join(reasons(counted)))
         if comparison is not None and comparison.similarity > self.threshold:
             return Attempt(attempt, "similarity", f"与坏图 {comparison.nearest}（从 0 数）的余弦相似度 "
                                                   f"{comparison.similarity:.3f}，超过 {self.threshold:g}")

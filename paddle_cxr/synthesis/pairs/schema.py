@@ -13,6 +13,7 @@ from paddle_cxr.schema import Component, Section
 from paddle_cxr.synthesis.connection import check_url, check_variable
 from paddle_cxr.synthesis.division import division
 from paddle_cxr.synthesis.engines import EngineKeys
+from paddle_cxr.synthesis.quality.base import QUESTIONS, Question
 from paddle_cxr.synthesis.quality.rules import Rule
 from paddle_cxr.synthesis.quality.schema import SimilaritySection
 
@@ -53,6 +54,8 @@ class ReportsSource(Section):
 class PairsRules(Section):
     drop: Rule = Field("any", description="一张画好的图怎样算不合格、要重画：any = 六问中有一问不合格（论文）；"
                                           "all = 回答了的都不合格")
+    questions: list[Question] = Field(default=list(QUESTIONS), min_length=1, description=(
+        "只看哪几问；不看的照样问、照样记下。画图的模型还画不清楚时去掉 sharp，否则一张也留不下"))
 
 
 class PairsRecipe(Section):

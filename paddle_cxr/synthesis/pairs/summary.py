@@ -161,7 +161,7 @@ def _metrics(recipe: PairsRecipe, opened: Opened, tally: Tally, rows: Rows) -> d
         "synthetic": True, **({"demo_data": True} if tally.demo else {}), "version": __version__,
         "seed": recipe.Global.seed, "stages": [stage for stage in stages], "reports_digest": opened.source.digest,
         "generator": sorted(tally.generators), "judge": sorted(tally.judges), "encoder": sorted(tally.encoders),
-        "drop": recipe.Rules.drop,
+        "drop": recipe.Rules.drop, "questions": recipe.Rules.questions,
         "threshold": recipe.Similarity.threshold if compared and recipe.Similarity else None,
         "waterfall": waterfall, "rejected": tally.reports - tally.pairs, "drawings": tally.drawings,
         "drawn_again": tally.again, "waiting": tally.waiting, "attempts": attempts,

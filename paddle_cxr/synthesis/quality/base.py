@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 # In the paper's order: is it a chest X-ray; of a human; frontal; of good quality; free of artefacts and
 # over-processing; sharp.
-QUESTIONS = ("chest_xray", "human", "frontal", "good_quality", "artefact_free", "sharp")
+Question = Literal["chest_xray", "human", "frontal", "good_quality", "artefact_free", "sharp"]
+QUESTIONS: tuple[Question, ...] = ("chest_xray", "human", "frontal", "good_quality", "artefact_free", "sharp")
 
 
 @dataclass(frozen=True, slots=True)
