@@ -219,7 +219,7 @@ def test_doing_again_with_another_recipe_concerns_all_shards(pairs, tmp_path):
 
 
 def test_only_the_questions_that_count_decide(pairs):
-    """The judge refuses for ``sharp`` alone: where that is not asked for, every first drawing is kept, and it says so."""
+    """The judge refuses for ``sharp`` alone: where that is not asked for, every first drawing is kept."""
     accepted, rejected = pairs("Rules.questions=[chest_xray, frontal]")
     assert len(accepted) == 40 and not rejected
     assert pairs.metrics()["attempts"][0]["accepted"] == 40
