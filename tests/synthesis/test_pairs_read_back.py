@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pairs_parts import Pairs, picture
+from synthesis.pairs_parts import Pairs, picture
 
 from paddle_cxr.data.pairs import MixedPairs, PairsFile
 from paddle_cxr.data.splits import Published
