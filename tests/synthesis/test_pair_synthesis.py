@@ -502,7 +502,7 @@ def test_an_interruption_anywhere_changes_nothing(tmp_path_factory, stops, shard
                 add(self, stage, rows)
                 file = self.folder / {"draw": "drawn.jsonl", "judge": "judged.jsonl"}[stage]
                 whole = file.read_bytes()
-                file.write_bytes(whole[:-9] if half else whole[:whole.rindex(b"\n", 0, -1) + 1])
+                file.write_bytes(whole[:-9] if half else whole[:whole.rfind(b"\n", 0, -1) + 1])
                 raise Interrupted
             left[0] -= 1
             add(self, stage, rows)
