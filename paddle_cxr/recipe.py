@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from paddle_cxr.config import Origins, apply_overrides, explained, merge, read_r
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import check, find
-from paddle_cxr.schema import ClassSpec, PreprocessSection, Recipe, TrainGlobal, checked
+from paddle_cxr.schema import ClassSpec, PreprocessSection, Recipe, Section, TrainGlobal, checked
 
+_SUPPLIED: Mapping[str, Any] = {"classes": ()}  # by the program, so no key of a source of classes
 FALLBACK_KEY = "fallback"
 CLASSIFICATION = "classification"
 # Components a recipe may leave out; being there, their arguments can be overridden by -o all the same.
@@ -66,7 +67,38 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
         _missing_data(raw) if for_data or not _is_trained(raw) else None))
     with explained(origins):
         recipe = checked(raw)
-        check("source", recipe.DataLoader.Source, "DataLoader.Source", {"classes": ()})
+        check("source", recipe.DataLoader.Source, "DataLoader.Source", _SUPPLIED)
+        check("split", recipe.DataLoader.Split, "DataLoader.Split")
+        check_rules(recipe)
+    return Loaded(recipe, origins, notices)
+
+
+def load_for_task(file: str | Path, overrides: Sequence[str], schema: type[Section], kind: str,
+                check_rules: Callable[[Any], None], *, supplied: Mapping[str, Any] | None = None, for_data: bool = True
+                ) -> Loaded:
+    """Read, override, fall back if the data set is absent, and check the recipe of a task other than classification.
+
+    Args:
+        schema: the task's sections.
+        kind: of ``DataLoader.Source``: ``pairs`` or ``findings``.
+        check_rules: the task's rules between keys.
+        supplied: arguments of the source that the program fills, so no key of it.
+        for_data: whether the data set will be read.
+
+    Raises:
+        UserError: any mistake, with its place; no data set and no ``fallback``.
+    """
+    context = dict(supplied or {})
+
+    def missing(raw: dict[str, Any]) -> str | None:
+        return _missing_data(raw, kind, context) if for_data else None
+
+    written, origins = read_recipe(file)
+    raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, schema), missing,
+                                 key="DataLoader.Source", hint="DataLoader.Source.…")
+    with explained(origins):
+        recipe = checked(raw, schema)
+        check(kind, recipe.DataLoader.Source, "DataLoader.Source", context)
         check("split", recipe.DataLoader.Split, "DataLoader.Split")
         check_rules(recipe)
     return Loaded(recipe, origins, notices)
@@ -128,11 +160,11 @@ def _is_trained(raw: dict[str, Any]) -> bool:
     return bool(settings.get("checkpoint")) or (run / "checkpoints").is_dir() or (run / "export").is_dir()
 
 
-def _missing_data(raw: dict[str, Any]) -> str | None:
+def _missing_data(raw: dict[str, Any], kind: str = "source", supplied: Mapping[str, Any] = _SUPPLIED) -> str | None:
     source = (raw.get("DataLoader") or {}).get("Source") if isinstance(raw.get("DataLoader"), dict) else None
     if not isinstance(source, dict):
         return None  # the schema will say what is wrong
-    component, arguments = check("source", source, "DataLoader.Source", {"classes": ()})
+    component, arguments = check(kind, source, "DataLoader.Source", supplied)
     return component.missing(**arguments)
 
 

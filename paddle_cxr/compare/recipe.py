@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from paddle_cxr.compare.schema import ComparisonRecipe
-from paddle_cxr.config import Origins, apply_overrides, explained, read_recipe
+from paddle_cxr.config import Origins, explained, read_recipe
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.recipe import CLASSIFICATION
-from paddle_cxr.schema import checked
+from paddle_cxr.synthesis.schema import load_recipe
 
 PRETRAINING = "pretraining"
 TRAINED = ("finetuning", "segmentation")
@@ -39,10 +39,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> LoadedComparison:
     Raises:
         UserError: any mistake, naming file, line and YAML path.
     """
-    raw, origins = read_recipe(file)
-    apply_overrides(raw, overrides, origins)
+    recipe, origins = load_recipe(file, overrides, ComparisonRecipe)
     with explained(origins):
-        recipe = checked(raw, ComparisonRecipe)
         if sum(arm.reference for arm in recipe.Arms.values()) > 1:
             raise UserError("Arms：只能有一组写 reference: true，其他各组与它比较")
         for i, name in enumerate(recipe.Expected.order if recipe.Expected else []):

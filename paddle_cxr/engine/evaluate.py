@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import LabelledData, open_source
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.crossval import one_fold
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import describe_run, kept_weights, load_data
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import say_summary, write_report
 from paddle_cxr.files import write_json, write_text
-from paddle_cxr.recipe import Loaded, load
+from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
 from paddle_cxr.tasks.classification import predict_all
 from paddle_cxr.tasks.models import build_model
 from paddle_cxr.weights import apply_weights, load_weights
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/`` (or ``…_without_<hidden part>/``); returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        _evaluate_to_folder(loaded)
-    return 0
-
-
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/`` (or ``…_without_<hidden part>/``)."""
     subsets = None
     if loaded.recipe.Global.fold is not None:  # the patients that this fold held out
         notices = loaded.notices
@@ -72,11 +63,7 @@ def _evaluate(loaded: Loaded, model: Any, data: LabelledData, weights: Path, fol
     metrics = write_report(folder.path, data, positions, labels, probabilities, metric)
     folder.say(f"子集 {section.subset}，{len(positions)} 张：")
     say_summary(metrics, folder.say)
-    overlap = trained_on(weights, data)
-    if overlap is None:
-        folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
-    if overlap:
-        folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+    overlap = say_overlap(weights, data, folder.say)
     return describe_run(loaded, data, {section.subset: positions}) | {
         "evaluation": {"subset": section.subset, "images": len(positions), "also_trained_on": overlap,
                        "counts": data.counts(positions)} | metrics}

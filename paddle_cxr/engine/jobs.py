@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from paddle_cxr.config import explained
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.recipe import CLASSIFICATION
 
@@ -20,7 +21,7 @@ class Job:
         recipe: module with ``load(file, overrides) -> Loaded``.
         run: module with ``check(recipe)``, which refuses wrong components before anything slow;
             ``dry_run(loaded, world, say)`` and ``run(loaded, world, say)``; None for a task that only evaluates.
-        evaluate: module with ``evaluate(arguments)``, what ``tools/eval.py`` does; None where it can do nothing.
+        evaluate: module with ``evaluate(loaded)``, which writes an evaluation; None where there is none.
     """
 
     recipe: str
@@ -52,12 +53,20 @@ JOBS = {
 
 def evaluator(task: str) -> Callable[[argparse.Namespace], int]:
     """What ``tools/eval.py`` does for ``Global.task``; imports Paddle.  Raises UserError where there is none."""
-    module = job_named(task).evaluate
-    if module is None:
+    job = job_named(task)
+    if job.evaluate is None:
         able = "、".join(name for name, job in JOBS.items() if job.evaluate)
         raise UserError(f"Global.task：tools/eval.py 不评估 {task}（可以：{able}）；"
                         "画出的图用 tools/analyze.py fidelity 评估")
-    return importlib.import_module(module).evaluate
+    work = importlib.import_module(job.evaluate).evaluate
+
+    def evaluate(arguments: argparse.Namespace) -> int:
+        loaded = job.load(arguments.config, arguments.override)
+        with explained(loaded.origins):
+            work(loaded)
+        return 0
+
+    return evaluate
 
 
 def training_job(task: str) -> Job:

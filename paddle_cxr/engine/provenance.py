@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,16 @@ def trained_on(weights: Path, data: LabelledData) -> int | None:
     patients = {row["patient_id"] for row in rows} - {""}
     return sum((record.path, str(_size(data, i))) in files or record.patient_id in patients
                for i, record in enumerate(data.source.records))
+
+
+def say_overlap(weights: Path, data: LabelledData, say: Callable[[str], None]) -> int | None:
+    """:func:`trained_on`, said to the user."""
+    overlap = trained_on(weights, data)
+    if overlap is None:
+        say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
+    elif overlap:
+        say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+    return overlap
 
 
 def _size(data: LabelledData, position: int) -> int:

@@ -7,6 +7,7 @@ another finding.
 
 from __future__ import annotations
 
+from paddle_cxr.data.phantom.names import NAMES
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.evaluation.prompts import FindingPrompts
 
@@ -14,18 +15,7 @@ LANGUAGES = ("en", "zh")
 _CLEAR = {"en": ("The lungs are clear.", "No acute cardiopulmonary abnormality."),
           "zh": ("双肺野清晰，未见实质性病变。", "心肺未见明显异常。")}
 
-# finding → (Chinese name, English name); language → (positive, negative), negative None: not denied by name.
-_NAMES = {
-    "covid": ("新冠肺炎", "COVID-19 pneumonia"),
-    "viral": ("病毒性肺炎", "Viral pneumonia"),
-    "consolidation": ("实变", "Consolidation"),
-    "effusion": ("胸腔积液", "Pleural effusion"),
-    "nodule": ("结节", "Nodule"),
-    "pneumothorax": ("气胸", "Pneumothorax"),
-    "atelectasis": ("肺不张", "Atelectasis"),
-    "oedema": ("肺水肿", "Pulmonary edema"),
-    "cardiomegaly": ("心影增大", "Cardiomegaly"),
-}
+# finding → language → (positive, negative), negative None: not denied by name.
 _PROMPTS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]] = {
     "covid": {
         "en": (("There are patchy ground-glass opacities in both lungs, with areas of consolidation.",
@@ -86,7 +76,7 @@ def phantom_prompts(language: str = "en") -> tuple[FindingPrompts, ...]:
         raise UserError(f"模体（phantom）的提示词（prompt）只有 en 和 zh，没有 {language!r}"
                         f"{did_you_mean(language, LANGUAGES)}")
     table = {name: texts[language] for name, texts in _PROMPTS.items()}
-    return tuple(FindingPrompts(name, positive, negative or _without(name, table, language), *_NAMES[name])
+    return tuple(FindingPrompts(name, positive, negative or _without(name, table, language), *NAMES[name])
                  for name, (positive, negative) in table.items())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from paddle_cxr.evaluation import metrics as m
 from paddle_cxr.evaluation.bootstrap import resamples, unit_of
+from paddle_cxr.evaluation.ranking import Ranking
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Weights of N samples, float ``[B, N]`` → the figure for each way of weighting, ``[B]``; NaN where undefined."""
@@ -71,12 +72,10 @@ def paired_bootstrap(first: Sequence[Statistic], second: Sequence[Statistic], sa
 
 def macro_auc_statistic(labels: np.ndarray, scores: np.ndarray) -> Statistic:
     """Mean AUC over the findings; labels and scores float ``[N, K]``, NaN for an unknown label."""
-    known = ~np.isnan(labels)
+    rankings = [Ranking(labels[:, k], scores[:, k]) for k in range(labels.shape[1])]  # sorted once for all resamples
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        return m.mean_defined(np.stack([
-            m.auc(labels[of, k] == 1, scores[of, k], weights[:, of]) if of.any() else np.full(len(weights), np.nan)
-            for k, of in enumerate(known.T)], axis=1))
+        return m.mean_defined(np.stack([ranking.measure(weights)["auc"] for ranking in rankings], axis=1))
 
     return statistic
 

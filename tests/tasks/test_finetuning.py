@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 
 from paddle_cxr.data.findings import label_matrix
 from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.jobs import evaluator
 from paddle_cxr.engine.predict import predict
 from paddle_cxr.errors import UserError
 from paddle_cxr.models.resnet import ResNet18
-from paddle_cxr.tasks.finetuning import evaluate as evaluate_module
 from paddle_cxr.tasks.finetuning.features import TowerFeatures
 from paddle_cxr.tasks.finetuning.loss import MaskedBCE
 from paddle_cxr.tasks.finetuning.predict import open_predictor
@@ -71,7 +71,7 @@ def make_task(folder: Path, *overrides: str, say=lambda _: None):
 
 
 def evaluate(folder: Path, *overrides: str) -> None:
-    evaluate_module.evaluate(argparse.Namespace(config=str(folder / "tiny.yaml"), override=list(overrides)))
+    evaluator("finetuning")(argparse.Namespace(config=str(folder / "tiny.yaml"), override=list(overrides)))
 
 
 def evaluation(out: Path) -> dict:

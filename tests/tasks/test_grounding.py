@@ -20,11 +20,11 @@ from paddle_cxr.data.labelled import LabelledData  # noqa: E402
 from paddle_cxr.data.preprocess import Preprocess  # noqa: E402
 from paddle_cxr.data.records import ClassInfo  # noqa: E402
 from paddle_cxr.engine.distributed import World  # noqa: E402
+from paddle_cxr.engine.jobs import evaluator  # noqa: E402
 from paddle_cxr.errors import UserError  # noqa: E402
 from paddle_cxr.evaluation.overlap import dice, iou  # noqa: E402
 from paddle_cxr.evaluation.prompts import FindingPrompts  # noqa: E402
 from paddle_cxr.evaluation.significance import mean_statistic  # noqa: E402
-from paddle_cxr.tasks.grounding.evaluate import evaluate  # noqa: E402
 from paddle_cxr.tasks.grounding.maps import Maps  # noqa: E402
 from paddle_cxr.tasks.grounding.marked import Located, Marked, load_marked, locate  # noqa: E402
 from paddle_cxr.tasks.grounding.recipe import load  # noqa: E402
@@ -376,7 +376,7 @@ def loaded_recipe(folder: Path, run: Path, *overrides: str):
 
 def run(file: Path, capsys: pytest.CaptureFixture, *overrides: str) -> str:
     """Evaluate as ``tools/eval.py`` does; returns what it prints."""
-    assert evaluate(argparse.Namespace(config=str(file), override=list(overrides))) == 0
+    assert evaluator("grounding")(argparse.Namespace(config=str(file), override=list(overrides))) == 0
     return capsys.readouterr().out
 
 

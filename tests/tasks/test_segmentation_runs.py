@@ -12,9 +12,9 @@ from PIL import Image
 
 from paddle_cxr import models
 from paddle_cxr.engine.distributed import World
+from paddle_cxr.engine.jobs import evaluator
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.segmentation.evaluate import evaluate
 from paddle_cxr.tasks.segmentation.models import build_segmenter, open_segmenter, settle
 from paddle_cxr.tasks.segmentation.predict import predict
 from paddle_cxr.tasks.segmentation.recipe import load
@@ -87,10 +87,10 @@ def test_a_run_leaves_figures_that_can_be_computed_again(trained):
 
 
 def test_the_tool_finds_what_training_found(trained):
-    assert evaluate(arguments(trained, "DataLoader.Eval.subset=test")) == 0
+    assert evaluator("segmentation")(arguments(trained, "DataLoader.Eval.subset=test")) == 0
     again, first = metrics(trained / "out" / "eval_test")["evaluation"], metrics(trained / "out")["evaluation"]
     assert first.pop("also_pretrained_on") == 0 and again == first
-    assert evaluate(arguments(trained, "DataLoader.Eval.subset=train", "Global.findings=[effusion]",
+    assert evaluator("segmentation")(arguments(trained, "DataLoader.Eval.subset=train", "Global.findings=[effusion]",
                               "DataLoader.preprocess={std: [0.3]}")) == 0
     other = metrics(trained / "out" / "eval_train")["evaluation"]
     assert other["findings"] == ["effusion"] and other["also_trained_on"] == other["images"] == 8
@@ -195,9 +195,9 @@ def test_weights_that_are_no_segmenter_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match="没有学过 covid（学过：lung、effusion）"):
         open_segmenter(recipe(tmp_path, "Global.findings=[covid]").recipe, trained / "out" / "checkpoints" / "best")
     with pytest.raises(UserError, match="下没有检查点"):
-        evaluate(arguments(tmp_path, "Global.output_dir=nothing"))
+        evaluator("segmentation")(arguments(tmp_path, "Global.output_dir=nothing"))
     with pytest.raises(UserError, match="Global.checkpoint：找不到 gone"):
-        evaluate(arguments(tmp_path, "Global.checkpoint=gone"))
+        evaluator("segmentation")(arguments(tmp_path, "Global.checkpoint=gone"))
 
 
 def test_a_frozen_encoder_is_the_starting_points_after_training(tmp_path):
@@ -226,7 +226,7 @@ def test_folds_are_pooled_by_patient(tmp_path, capsys):
     capsys.readouterr()
     train(recipe(tmp_path, *overrides))  # nothing is left to do
     assert capsys.readouterr().out.count("折已完成，跳过") == 2
-    assert evaluate(arguments(tmp_path, *(f"{one}" for one in overrides), "Global.fold=1")) == 0
+    assert evaluator("segmentation")(arguments(tmp_path, *(f"{one}" for one in overrides), "Global.fold=1")) == 0
     again = metrics(out / "eval_fold1")["evaluation"]
     assert again["also_trained_on"] == 0
     assert again["dice"] == pytest.approx(metrics(out / "fold1")["evaluation"]["dice"])

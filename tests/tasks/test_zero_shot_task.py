@@ -19,7 +19,10 @@ pytest.importorskip("paddlenlp")
 from paddle_cxr.data.labelled import LabelledData  # noqa: E402
 from paddle_cxr.data.sources import PhantomFindings  # noqa: E402
 from paddle_cxr.engine.distributed import World  # noqa: E402
-from paddle_cxr.engine.jobs import job_named  # noqa: E402
+from paddle_cxr.engine.jobs import (
+    evaluator,  # noqa: E402
+    job_named,  # noqa: E402
+)
 from paddle_cxr.errors import UserError  # noqa: E402
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts  # noqa: E402
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts  # noqa: E402
@@ -28,7 +31,6 @@ from paddle_cxr.tasks.models import build_backbone  # noqa: E402
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of  # noqa: E402
 from paddle_cxr.tasks.pretraining import recipe as pretraining  # noqa: E402
 from paddle_cxr.tasks.pretraining.run import prepare, save_model  # noqa: E402
-from paddle_cxr.tasks.zero_shot.evaluate import evaluate  # noqa: E402
 from paddle_cxr.tasks.zero_shot.recipe import load  # noqa: E402
 from paddle_cxr.tasks.zero_shot.schema import PromptsSection  # noqa: E402
 from paddle_cxr.tasks.zero_shot.scoring import PromptScorer, score_images  # noqa: E402
@@ -84,7 +86,7 @@ def run(folder: Path, checkpoint: Path, *overrides: str) -> dict:
     """What ``tools/eval.py`` does, and the ``metrics.json`` it writes."""
     file = folder / "zero_shot.yaml"
     file.write_text(ZERO_SHOT.format(output=folder / "zs", checkpoint=checkpoint), encoding="utf-8")
-    assert evaluate(argparse.Namespace(config=str(file), override=list(overrides))) == 0
+    assert evaluator("zero_shot")(argparse.Namespace(config=str(file), override=list(overrides))) == 0
     return json.loads((folder / "zs/eval_test/metrics.json").read_text("utf-8"))
 
 

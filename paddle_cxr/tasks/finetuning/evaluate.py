@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.data.findings import label_matrix
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import circumstances
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.finetuning.data import part_of, read_data
 from paddle_cxr.tasks.finetuning.folds import one_fold
-from paddle_cxr.tasks.finetuning.recipe import load
 from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
 from paddle_cxr.tasks.finetuning.task import scores_of
 from paddle_cxr.tasks.finetuning.trained import Trained, open_trained
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        _evaluate_to_folder(loaded)
-    return 0
-
-
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``."""
     recipe = loaded.recipe
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)
@@ -77,11 +67,7 @@ def _evaluate(recipe: FinetuningRecipe, trained: Trained, data: LabelledData, fo
                            recipe.Metric)
     folder.say(f"子集 {recipe.DataLoader.Eval.subset}，{len(positions)} 张：")
     say_metrics(metrics, folder.say)
-    overlap = trained_on(trained.weights, data)
-    if overlap is None:
-        folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
-    if overlap:
-        folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+    overlap = say_overlap(trained.weights, data, folder.say)
     write_json(folder.path / "metrics.json", {
         "demo_data": data.source.demo, "architecture": trained.meta["architecture"],
         "checkpoint": {"path": str(trained.weights), "demo_data": trained.meta.get("demo_data")},

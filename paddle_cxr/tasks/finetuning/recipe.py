@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from paddle_cxr.config import explained, read_recipe
 from paddle_cxr.errors import UserError
-from paddle_cxr.recipe import Loaded, check_image_rules, check_loop_rules, with_fallback
-from paddle_cxr.registry import check, find
-from paddle_cxr.schema import PreprocessSection, checked
+from paddle_cxr.recipe import Loaded, check_image_rules, check_loop_rules, load_for_task
+from paddle_cxr.registry import find
+from paddle_cxr.schema import PreprocessSection
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
 
 
@@ -23,25 +21,7 @@ def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = Tr
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    written, origins = read_recipe(file)
-    raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, FinetuningRecipe),
-                                 _missing_data if for_data else lambda raw: None,
-                                 key="DataLoader.Source", hint="DataLoader.Source.…")
-    with explained(origins):
-        recipe = checked(raw, FinetuningRecipe)
-        check("findings", recipe.DataLoader.Source, "DataLoader.Source")
-        check("split", recipe.DataLoader.Split, "DataLoader.Split")
-        check_rules(recipe)
-    return Loaded(recipe, origins, notices)
-
-
-def _missing_data(raw: dict[str, Any]) -> str | None:
-    section = raw.get("DataLoader")
-    source = section.get("Source") if isinstance(section, dict) else None
-    if not isinstance(source, dict):
-        return None  # the schema will say what is wrong
-    component, arguments = check("findings", source, "DataLoader.Source")
-    return component.missing(**arguments)
+    return load_for_task(file, overrides, FinetuningRecipe, "findings", check_rules, for_data=for_data)
 
 
 def check_rules(recipe: FinetuningRecipe) -> None:

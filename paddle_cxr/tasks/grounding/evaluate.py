@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
@@ -16,22 +14,13 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.grounding.maps import Maps
 from paddle_cxr.tasks.grounding.marked import load_marked
-from paddle_cxr.tasks.grounding.recipe import load
 from paddle_cxr.tasks.grounding.report import Report
 from paddle_cxr.tasks.pretrained import open_pretrained, read_settings, with_input_of
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        recipe = loaded.recipe
-        loaded = replace(loaded, recipe=with_input_of(recipe, read_settings(recipe.Model.checkpoint)))
-        _evaluate_to_folder(loaded)
-    return 0
-
-
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``."""
+    loaded = replace(loaded, recipe=with_input_of(loaded.recipe, read_settings(loaded.recipe.Model.checkpoint)))
     recipe = loaded.recipe
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)

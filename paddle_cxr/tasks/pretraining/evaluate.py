@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import circumstances
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.pairs import load_pairs
 from paddle_cxr.tasks.pretrained import PretrainedSettings, read_settings
-from paddle_cxr.tasks.pretraining.recipe import load
 from paddle_cxr.tasks.pretraining.report import Report
 from paddle_cxr.tasks.pretraining.run import MODEL, check
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
@@ -27,15 +24,8 @@ from paddle_cxr.tasks.pretraining.texts import Texts
 from paddle_cxr.tasks.pretraining.towers import read_trained
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        _evaluate_to_folder(loaded)
-    return 0
-
-
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``."""
     recipe = loaded.recipe
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)
@@ -54,11 +44,7 @@ def _evaluate_to_folder(loaded: Loaded) -> None:
         folder.say(f"权重：{settings.folder}")
         texts = Texts(data.source.records, recipe.DataLoader.Text)
         report = Report(recipe, model, tokenizer, data, texts, np.arange(len(data.images)), World())
-        overlap = trained_on(settings.folder, data)
-        if overlap is None:
-            folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
-        if overlap:
-            folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+        overlap = say_overlap(settings.folder, data, folder.say)
         results = {"evaluation": {"subset": subset, "also_trained_on": overlap} | report.write(folder),
                    "architecture": recipe.Arch.name, "demo_data": data.source.demo, "checkpoint": str(settings.folder),
                    "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()}}

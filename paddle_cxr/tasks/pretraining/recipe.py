@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddle_cxr.config import explained, read_recipe
 from paddle_cxr.errors import UserError
-from paddle_cxr.recipe import Loaded, check_image_rules, check_loop_rules, with_fallback
-from paddle_cxr.registry import check
-from paddle_cxr.schema import Section, checked
+from paddle_cxr.recipe import Loaded, check_image_rules, check_loop_rules, load_for_task
+from paddle_cxr.schema import Section
 from paddle_cxr.tasks.pretraining.schema import NEW_TOWER_KEYS, OWN_KEYS, PretrainingRecipe, TextTowerSection
 
 _SUPPLIED = {"on_error": "error"}  # by paddle_cxr.tasks.pairs, so no key of a source
@@ -22,24 +20,9 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    written, origins = read_recipe(file)
-    raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, PretrainingRecipe),
-                                 _missing_data, key="DataLoader.Source", hint="DataLoader.Source.…")
-    with explained(origins):
-        recipe = checked(raw, PretrainingRecipe)
-        check("pairs", recipe.DataLoader.Source, "DataLoader.Source", _SUPPLIED)
-        check("split", recipe.DataLoader.Split, "DataLoader.Split")
-        check_rules(recipe)
-    return Loaded(recipe, origins, [*notices, *_not_used(recipe.Arch.text)])
-
-
-def _missing_data(raw: dict[str, Any]) -> str | None:
-    section = raw.get("DataLoader")
-    source = section.get("Source") if isinstance(section, dict) else None
-    if not isinstance(source, dict):
-        return None  # the schema will say what is wrong
-    component, arguments = check("pairs", source, "DataLoader.Source", _SUPPLIED)
-    return component.missing(**arguments)
+    loaded = load_for_task(file, overrides, PretrainingRecipe, "pairs", check_rules, supplied=_SUPPLIED)
+    loaded.notices += _not_used(loaded.recipe.Arch.text)
+    return loaded
 
 
 def check_rules(recipe: PretrainingRecipe) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import circumstances, kept_weights
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
@@ -20,16 +18,7 @@ from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.finetuning.start import weights_of
 from paddle_cxr.tasks.segmentation.data import load_segmentation
 from paddle_cxr.tasks.segmentation.models import open_segmenter
-from paddle_cxr.tasks.segmentation.recipe import load
 from paddle_cxr.tasks.segmentation.report import evaluate_on
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        _evaluate_to_folder(loaded)
-    return 0
 
 
 def trained_weights(loaded: Loaded) -> Path:
@@ -43,7 +32,8 @@ def trained_weights(loaded: Loaded) -> Path:
     return kept_weights(run if settings.fold is None else run / f"fold{settings.fold}", settings.keep)
 
 
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``."""
     recipe = loaded.recipe
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)
@@ -60,11 +50,7 @@ def _evaluate_to_folder(loaded: Loaded) -> None:
         folder.say(f"权重：{weights}")
         folder.say(f"子集 {subset}，{len(data.annotated)} 张：")
         found = evaluate_on(recipe, segmenter, data, np.arange(len(data.annotated)), folder, World())
-        overlap = trained_on(weights, data.images)
-        if overlap is None:
-            folder.say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
-        if overlap:
-            folder.say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
+        overlap = say_overlap(weights, data.images, folder.say)
         write_text(folder.path / "config.yaml", dump(recipe))
         write_json(folder.path / "metrics.json", {
             "evaluation": {"subset": subset, "also_trained_on": overlap} | found, "demo_data": source.demo,

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_cxr import cpu
-from paddle_cxr.config import explained
 from paddle_cxr.data.findings import label_matrix, load_findings
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.engine.continuing import dump
@@ -31,24 +29,15 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of
 from paddle_cxr.tasks.zero_shot.prompts import known_as, read_section
-from paddle_cxr.tasks.zero_shot.recipe import load
 from paddle_cxr.tasks.zero_shot.report import Scored, write_report
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 from paddle_cxr.tasks.zero_shot.scoring import PromptScorer, score_images
 from paddle_cxr.tasks.zero_shot.seen import averages_of
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluate and write ``<output_dir>/eval_<subset>/``; returns the exit code."""
-    loaded = load(arguments.config, arguments.override)
-    with explained(loaded.origins):
-        recipe = loaded.recipe
-        loaded = replace(loaded, recipe=with_input_of(recipe, read_settings(recipe.Model.checkpoint)))
-        _evaluate_to_folder(loaded)
-    return 0
-
-
-def _evaluate_to_folder(loaded: Loaded) -> None:
+def evaluate(loaded: Loaded) -> None:
+    """Evaluate and write ``<output_dir>/eval_<subset>/``."""
+    loaded = replace(loaded, recipe=with_input_of(loaded.recipe, read_settings(loaded.recipe.Model.checkpoint)))
     recipe = loaded.recipe
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)

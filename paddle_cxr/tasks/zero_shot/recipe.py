@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from paddle_cxr.config import explained, read_recipe
 from paddle_cxr.errors import UserError
-from paddle_cxr.recipe import Loaded, with_fallback
-from paddle_cxr.registry import check
-from paddle_cxr.schema import checked
+from paddle_cxr.recipe import Loaded, load_for_task
 from paddle_cxr.tasks.zero_shot.prompts import check_section
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 
@@ -21,24 +17,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    written, origins = read_recipe(file)
-    raw, notices = with_fallback(written, overrides, origins, lambda raw: checked(raw, ZeroShotRecipe),
-                                 _missing_data, key="DataLoader.Source", hint="DataLoader.Source.…")
-    with explained(origins):
-        recipe = checked(raw, ZeroShotRecipe)
-        check("findings", recipe.DataLoader.Source, "DataLoader.Source")
-        check("split", recipe.DataLoader.Split, "DataLoader.Split")
-        check_rules(recipe)
-    return Loaded(recipe, origins, notices)
-
-
-def _missing_data(raw: dict[str, Any]) -> str | None:
-    section = raw.get("DataLoader")
-    source = section.get("Source") if isinstance(section, dict) else None
-    if not isinstance(source, dict):
-        return None  # the schema will say what is wrong
-    component, arguments = check("findings", source, "DataLoader.Source")
-    return component.missing(**arguments)
+    return load_for_task(file, overrides, ZeroShotRecipe, "findings", check_rules)
 
 
 def check_rules(recipe: ZeroShotRecipe) -> None:
