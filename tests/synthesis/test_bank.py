@@ -83,7 +83,7 @@ def change(folder, **values):
     (lambda f: (f / "images.csv").write_bytes(b"file\n\xff\n"), ["images.csv"]),
     (lambda f: (np.save(f / "features.npy", FEATURES[:0]), (f / "images.csv").write_text("file\n"),
                 change(f, images=0)), ["空的"]),
-], ids=str)
+])
 def test_one_clear_line_for_what_is_no_bank(folder, damage, words):
     damage(folder)
     with pytest.raises(UserError) as error:
