@@ -20,6 +20,8 @@ nlp = ["paddlenlp==3.0.0b4", "tokenizers>=0.21", "numpy>=1.26,<2", "huggingface_
 diffusion = ["ppdiffusers==0.29.0", *nlp]
 ray = ["ray[data,client]>=2.52,<3"]
 seg = ["paddleseg==2.8.0", "numpy>=1.26,<2"]
+# Gradio 5.14, the newest that goes with PaddleNLP's huggingface_hub, cannot read the schemas of pydantic 2.11.
+app = ["gradio>=5,<7", "pydantic>=2.5,<2.11"]
 setup(
     name="paddle_cxr",
     version=version,
@@ -56,7 +58,8 @@ setup(
         "diffusion": diffusion,
         "ray": ray,
         "seg": seg,
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11", "ruff>=0.6", *dicom, *onnx,
+        "app": app,
+        "test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11", "ruff>=0.6", *dicom, *onnx,
                  *analysis, *spm, *faiss],
     },
     classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",

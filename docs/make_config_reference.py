@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 import yaml  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 
+from paddle_cxr.app.schema import AppRecipe  # noqa: E402
 from paddle_cxr.compare.schema import PARTIAL, ComparisonRecipe  # noqa: E402
 from paddle_cxr.files import write_text  # noqa: E402
 from paddle_cxr.recipe import DEFAULTS  # noqa: E402
@@ -193,6 +194,7 @@ RECIPES = (
     ("合成图文对的键（configs/synthesis/pairs.yaml）", "合成图文对 ", PairsRecipe),
     ("质量控制的键（configs/synthesis/quality.yaml）", "质量控制 ", CurationRecipe),
     ("逼真度的键（configs/synthesis/fidelity.yaml）", "逼真度 ", FidelityRecipe),
+    ("网页的键（configs/app.yaml）", "网页 ", AppRecipe),
 )
 
 

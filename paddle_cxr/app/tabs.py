@@ -1,0 +1,99 @@
+"""The four tabs' models, opened before the page: what cannot be opened keeps its reason, and the others work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from paddle_cxr.app.schema import AppRecipe
+from paddle_cxr.app.texts import Refusal, explain, say
+from paddle_cxr.app.worker import Worker
+from paddle_cxr.errors import UserError
+
+CLASSIFY, FIND, WRITE, DRAW = "Classify", "Find", "Write", "Draw"
+NAMES = (CLASSIFY, FIND, WRITE, DRAW)
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One tab.
+
+    Attributes:
+        name: its section of the recipe.
+        worker: runs its model, one request at a time.
+        model: what it computes with, or None.
+        why: why there is none.
+        make: the command that makes one, or empty.
+    """
+
+    name: str
+    worker: Worker
+    model: Any = None
+    why: UserError | None = None
+    make: str = ""
+
+    @property
+    def opened(self) -> bool:
+        return self.model is not None
+
+    def __call__(self, *arguments: Any, method: str = "__call__") -> Any:
+        """Let the model work in its own thread; raises UserError where there is none, or it refuses."""
+        if not self.opened:
+            raise self.why or Refusal("not_in_recipe", section=self.name)
+        return self.worker(getattr(self.model, method), *arguments)
+
+    def explanation(self, language: str) -> str:
+        """What the tab shows instead of a model; empty where there is one."""
+        if self.opened or self.why is None:
+            return ""
+        lines = [say("no_model", language, reason=explain(self.why, language))]
+        if self.make:
+            lines.append(say("make", language, command=self.make))
+        return "\n\n".join(lines)
+
+
+def open_tabs(recipe: AppRecipe) -> dict[str, Tab]:
+    """Every tab, in order.  Nothing is raised for a model that is missing or broken: the page tells it."""
+    return {name: _open(name, getattr(recipe, name), recipe) for name in NAMES}
+
+
+def _open(name: str, section: Any, recipe: AppRecipe) -> Tab:
+    server = recipe.Server
+    worker = Worker(name.lower(), server.waiting, server.seconds)
+    if section is None:
+        return Tab(name, worker, why=Refusal("not_in_recipe", section=name))
+    make = getattr(section, "make", "")
+    try:
+        model = _OPENERS[name](section, recipe.Global.device)
+    except UserError as error:
+        return Tab(name, worker, why=error, make=make)
+    return Tab(name, worker, model, make=make)
+
+
+def _classifier(section: Any, device: str) -> Any:
+    from paddle_cxr.app.classify import Classifier
+
+    return Classifier(section.folder, device)
+
+
+def _finder(section: Any, device: str) -> Any:
+    from paddle_cxr.app.find import PhraseFinder
+
+    return PhraseFinder(section, device)
+
+
+def _reporter(section: Any, device: str) -> Any:
+    from paddle_cxr.app.write import Reporter
+
+    return Reporter(section)
+
+
+def _painter(section: Any, device: str) -> Any:
+    from paddle_cxr.app.draw import Painter
+
+    return Painter(section, device)
+
+
+_OPENERS: dict[str, Callable[[Any, str], Any]] = {CLASSIFY: _classifier, FIND: _finder, WRITE: _reporter,
+                                                  DRAW: _painter}

@@ -1,0 +1,89 @@
+"""The tabs with models of this project: a classifier that was trained, a ConVIRT and a GLoRIA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import run_tool
+from recipes import write_tiny_recipe
+
+from paddle_cxr.app.classify import Classifier
+from paddle_cxr.app.find import PhraseFinder
+from paddle_cxr.app.images import PHANTOMS
+from paddle_cxr.app.schema import FindSection
+from paddle_cxr.app.texts import Refusal
+from paddle_cxr.data.phantom import draw_image
+from paddle_cxr.errors import UserError
+
+PRETRAINING = """
+Global: {{task: pretraining, output_dir: {output}, device: cpu, seed: 3, epochs: 1, image_shape: [1, 96, 96],
+         micro_batches: 1, ranks: 1}}
+Arch:
+  name: {method}
+  dim: 16
+  image: {{name: ResNet18}}
+  text: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16, vocab_size: 400,
+          max_tokens: 60}}
+Optimizer: {{name: Adam, lr: {{name: Constant, learning_rate: 1.0e-3}}}}
+DataLoader:
+  Source: {{name: PhantomPairs, count: 12, seed: 5, size: 32, findings: [effusion, consolidation, cardiomegaly]}}
+  Split: {{name: PatientSplit, val: 0.34, test: 0.0}}
+  cache: {{mode: memory}}
+  Text: {{sections: [findings], take: all}}
+  Train: {{sampler: {{batch_size: 8}}}}
+"""
+
+
+def untrained(folder: Path, method: str) -> Path:
+    """A model with random weights, saved as a run saves it."""
+    pytest.importorskip("paddlenlp")
+    from paddle_cxr.engine.distributed import World
+    from paddle_cxr.tasks.pretraining.recipe import load
+    from paddle_cxr.tasks.pretraining.run import prepare, save_model
+
+    file = folder / f"{method}.yaml"
+    file.write_text(PRETRAINING.format(output=folder / method, method=method), "utf-8")
+    save_model(folder / method / "model", prepare(load(file), World(), lambda _: None))
+    return folder / method
+
+
+@pytest.mark.slow
+def test_a_trained_classifier_is_opened_where_it_lies_now(tmp_path):
+    assert run_tool("train", write_tiny_recipe(tmp_path)).returncode == 0
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere, with: 名字")
+    classifier = Classifier(moved, "cpu")
+    for kind in PHANTOMS[:3]:
+        found = classifier(draw_image(kind, seed=1, index=0, size=100))
+        assert found.heat.shape == found.seen.shape == (32, 32) and found.heat.max() <= 1
+        assert found.probabilities.sum() == pytest.approx(1, abs=1e-4) and found.present is None
+        assert found.best.zh in ("正常", "病毒性肺炎", "新冠肺炎")
+    assert not classifier.demo
+
+
+@pytest.mark.parametrize(("method", "kind"), [("ConVIRT", "similarity"), ("GLoRIA", "attention"),
+                                              ("GLoRIA", "gradcam")])
+def test_a_phrase_is_looked_for(tmp_path, method, kind):
+    finder = PhraseFinder(FindSection(folder=str(untrained(tmp_path, method)), map=kind), "cpu")
+    assert finder.demo
+    found = finder(draw_image("effusion", seed=1, index=0, size=120), "There is a pleural effusion.")
+    assert found.seen.shape == (96, 96) and np.isfinite(found.map).all() and found.map.ndim == 2
+    side, zone = found.hottest
+    assert side in ("left", "right") and zone in ("upper", "middle", "lower")
+    with pytest.raises(Refusal) as refused:
+        finder(found.seen, "胸腔积液")
+    assert refused.value.key == "unknown_words"
+
+
+def test_a_map_that_the_model_lacks_is_refused_before_anybody_asks(tmp_path):
+    with pytest.raises(UserError, match="Grounding.map"):
+        PhraseFinder(FindSection(folder=str(untrained(tmp_path, "ConVIRT")), map="attention"), "cpu")
+
+
+def test_a_folder_that_holds_no_classifier_is_refused(tmp_path):
+    with pytest.raises(UserError, match="config.yaml"):
+        Classifier(tmp_path)
+    (tmp_path / "config.yaml").write_text("Global: {task: diffusion}\n", "utf-8")
+    with pytest.raises(UserError, match="diffusion"):
+        Classifier(tmp_path)
