@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout that is not installed
 
@@ -321,6 +321,8 @@ def type_text(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint == Component:
         return "组件"
+    if origin is Annotated:
+        return type_text(arguments[0])
     if origin in (Union, UnionType):
         # In an order of their own: Python may hand out another union that is equal but for its order.
         return " / ".join(sorted(map(type_text, arguments), key=lambda text: (text == "null", text)))

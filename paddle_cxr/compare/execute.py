@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 
 DONE = "done.json"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass
@@ -165,6 +167,8 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
                     say(f"[{ended}/{total}] {'完成' if trouble is None else '!! 失败'} {run.id}，{_clock(seconds)}，"
                         f"共 {_clock(time.monotonic() - begun)}")
         except BaseException:
+            if active:
+                say("正在停下各项；训练到一半的先保存，重新运行同一命令会接着做……")
             children.stop()
             raise
     return outcome
@@ -178,6 +182,8 @@ def _clear(run: Run, keep_weights: bool) -> None:
 
 def finished(run: Run) -> float | None:
     """How many seconds the run took, if it is done and nothing that decides its result has changed since."""
+    if run.task is not None and not (run.results / "metrics.json").is_file():
+        return None
     try:
         done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
         return float(done["seconds"]) if done["key"] == run.key else None
@@ -200,8 +206,10 @@ class _Children:
     def wait_for(self, command: list[str], log: Path, environment: dict[str, str]) -> int:
         """Run a command with its output in ``log``; returns its exit code."""
         with open(log, "w", encoding="utf-8") as stream:
+            # In a session of its own: Ctrl-C reaches this program alone, and the one signal that a run then gets from
+            # stop() lets it save; two of them mean "at once".
             child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                     env=environment)
+                                     env=environment, start_new_session=True)
         self._all.add(child)
         if self._stopped:  # between the two lines above
             child.terminate()
@@ -220,20 +228,42 @@ def _one(run: Run, tasks: dict[str, str], free: SimpleQueue[str], children: _Chi
     """Do one run; returns why it failed, or None."""
     slot = free.get()
     try:
-        file = run.folder.with_name(run.folder.name + ".yaml")
+        file = _beside(run, ".yaml")
         settings: dict[str, object] = {"device": slot if slot == "cpu" else "gpu"}
         if slot == "cpu" and (run.task is None or tasks[run.task] in TRAINED):
             settings["ranks"] = 1  # the other cores have runs of their own
         recipe = merge(run.recipe(), {"Global": settings})
         write_text(file, yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=120))
         (run.folder / DONE).unlink(missing_ok=True)
-        log = run.folder.with_name(run.folder.name + ".log")
+        _remove_left_over(run)
+        write_text(_beside(run, ".key"), run.key + "\n")
+        log = _beside(run, ".log")
         code = children.wait_for([*program, run.tool, "-c", str(file)], log, _environment(slot))
         return None if code == 0 else _why(log, code)
     except UserError as error:  # a full disk, say
         return str(error)
     finally:
         free.put(slot)
+
+
+def _beside(run: Run, suffix: str) -> Path:
+    return run.folder.with_name(run.folder.name + suffix)
+
+
+def _remove_left_over(run: Run) -> None:
+    """Delete what an earlier state of the recipe left in the run's folder and the run would take for its own.
+
+    An evaluation of another subset would lie beside the new one.  A training that was interrupted, begun with other
+    data or weights under the same settings, would be continued: it compares recipes, not what they name.
+    """
+    for old in run.folder.glob("eval_*") if run.tool == "eval" else ():
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        begun = _beside(run, ".key").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return
+    if begun != run.key:
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
 def _environment(slot: str) -> dict[str, str]:
@@ -244,7 +274,12 @@ def _environment(slot: str) -> dict[str, str]:
     if slot == "cpu":
         # Not among "ours" any more: a value that counts as the user's stays as it is.
         return environment | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}
-    return environment | {"CUDA_VISIBLE_DEVICES": slot.partition(":")[2]}
+    return environment | {VISIBLE: _card(int(slot.partition(":")[2]), os.environ.get(VISIBLE))}
+
+
+def _card(number: int, visible: str | None) -> str:
+    """What ``gpu:<number>`` is called: the user may have left only some of the machine's GPUs to this program."""
+    return visible.split(",")[number].strip() if visible else str(number)
 
 
 def _why(log: Path, code: int) -> str:
@@ -253,7 +288,9 @@ def _why(log: Path, code: int) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    ending = f"被信号 {-code} 终止，多半是内存不足" if code < 0 else f"退出码 {code}"
+    ending = f"退出码 {code}"
+    if code < 0:
+        ending = f"被信号 {-code} 终止" + ("，多半是内存不足" if code == -signal.SIGKILL else "")
     return f"{lines[-1].strip() if lines else '什么也没有说'}（{ending}；全部输出在 {log}）"
 
 

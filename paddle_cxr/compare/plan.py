@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from paddle_cxr.compare.recipe import EVALUATED, LoadedComparison
+from paddle_cxr.compare.recipe import EVALUATED, NONE, PRETRAINING, LoadedComparison
 from paddle_cxr.compare.schema import TaskSection
 from paddle_cxr.config import merge, read_recipe
+from paddle_cxr.recipe import FALLBACK_KEY
 
 RUNS = "runs"
-NONE = "none"
-"""Stands for arm and method of a run without pretraining."""
 _LARGE = 1 << 28  # a file above it is known by size and time: reading it would take longer than it saves
 
 
@@ -34,9 +33,10 @@ class Run:
         arm, method: keys in the recipe, both ``none`` without pretraining.
         task: key in ``Tasks``, or None for a pretraining.
         point: the values of the keys that are varied.
-        seed: of pretraining and of training; None where nothing is random.
+        seed: of the training after it; None where nothing is random.
         base: the recipe it starts from; override: what is laid over it.
-        folder: its output folder; where: the folder its results are in.
+        pretraining_seed: of the pretraining it is or starts from, None without.
+        folder: its output folder.
         after: ids of the runs it needs.
         key: changes with anything that decides the result.
     """
@@ -59,6 +59,12 @@ class Run:
         """The whole recipe, ready to be written."""
         return merge(read_recipe(self.base)[0], self.override)
 
+    @property
+    def results(self) -> Path:
+        """The folder its figures are in: of an evaluation ``eval_<subset>`` within its own."""
+        inside = sorted(self.folder.glob("eval_*/metrics.json")) if self.tool == "eval" else []
+        return inside[0].parent if inside else self.folder
+
 
 def plan(loaded: LoadedComparison) -> list[Run]:
     """Every run, in an order in which each comes after those it needs."""
@@ -69,7 +75,7 @@ def plan(loaded: LoadedComparison) -> list[Run]:
             recipe.Arms.items(), recipe.Methods.items(), recipe.Pretraining.seeds):
         override = merge(merge(merge(how.override, recipe.Pretraining.override), group.pretraining),
                          {"Global": {"seed": seed}})
-        trained.append(_run(loaded, f"{arm}/{method}/seed{seed}/pretraining", "train", how.recipe, override,
+        trained.append(_run(loaded, f"{arm}/{method}/seed{seed}/{PRETRAINING}", "train", how.recipe, override,
                             arm=arm, method=method, task=None, pretraining_seed=seed))
     runs += trained
     # Task by task, so that what is there early can be looked at early.
@@ -103,6 +109,9 @@ def _run(loaded: LoadedComparison, id_: str, tool: Literal["train", "eval"], bas
          before: Run | None = None, **known: Any) -> Run:
     folder = Path(loaded.recipe.Global.output_dir) / RUNS / id_
     override = merge(override, {"Global": {"output_dir": str(folder)}})
+    if FALLBACK_KEY in read_recipe(base)[0]:
+        # A comparison never falls back: phantoms among the real data, and another model, would go unseen.
+        override |= {FALLBACK_KEY: None}
     run = Run(id_, tool, base=base, override=override, folder=folder, after=(before.id,) if before else (), **known)
     return Run(**{**run.__dict__, "key": _key(run, before)})
 

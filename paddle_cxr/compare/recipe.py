@@ -14,6 +14,8 @@ from paddle_cxr.recipe import CLASSIFICATION
 from paddle_cxr.synthesis.schema import load_recipe
 
 PRETRAINING = "pretraining"
+NONE = "none"
+"""Stands for arm and method of a run without pretraining."""
 TRAINED = ("finetuning", "segmentation")
 EVALUATED = ("zero_shot", "grounding")
 
@@ -41,6 +43,10 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> LoadedComparison:
     """
     recipe, origins = load_recipe(file, overrides, ComparisonRecipe)
     with explained(origins):
+        for section, taken in (("Arms", NONE), ("Methods", NONE), ("Tasks", PRETRAINING)):
+            if taken in getattr(recipe, section):
+                raise UserError(f"{section}.{taken}：这个名字程序自己要用（文件夹名），请换一个，显示名写在 zh")
+        _all_different(recipe.Pretraining.seeds, "Pretraining.seeds")
         if sum(arm.reference for arm in recipe.Arms.values()) > 1:
             raise UserError("Arms：只能有一组写 reference: true，其他各组与它比较")
         for i, name in enumerate(recipe.Expected.order if recipe.Expected else []):
@@ -64,10 +70,16 @@ def _task(section: Any, path: str) -> str:
         raise UserError(f"{path}.baseline：没有预训练就没有文本塔，不能做 {task}；请去掉 baseline")
     if task in TRAINED and not section.seeds:
         raise UserError(f"{path}.seeds：{task} 要训练，结果随种子而变；请写种子，如 seeds: [0, 1, 2]")
+    _all_different(section.seeds or [None], f"{path}.seeds")
     for key, values in section.vary.items():
-        if not values or len(set(map(str, values))) < len(values):
-            raise UserError(f"{path}.vary.{key}：应写几个不同的值，现在是 {values}")
+        _all_different(values, f"{path}.vary.{key}")
     return task
+
+
+def _all_different(values: Sequence[Any], path: str) -> None:
+    """What is written twice would be two runs in one folder."""
+    if not values or len(set(map(str, values))) < len(values):
+        raise UserError(f"{path}：应写几个不同的值，现在是 {values}")
 
 
 def _of_task(file: str, path: str, wanted: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from paddle_cxr.files import write_text
 SIGNIFICANT = 0.05
 NO_PRETRAINING = "不预训练"
 _COLUMNS = ["arm", "method", "task", "setting", "seeds", "mean", "sd", "values", "difference", "ci95_low", "ci95_high",
-            "p", "p_holm"]
+            "p", "p_holm", "demo_data"]
 
 
 def write_report(folder: Path, recipe: ComparisonRecipe, results: Results, runs: Sequence[Run],
@@ -25,7 +25,7 @@ def write_report(folder: Path, recipe: ComparisonRecipe, results: Results, runs:
     Raises:
         UserError: a file cannot be written.
     """
-    write_table(folder / "compare.csv", _COLUMNS, (_row(cell) for cell in results.cells))
+    write_table(folder / "compare.csv", _COLUMNS, ([*_row(cell), int(results.demo)] for cell in results.cells))
     write_table(folder / "runs.csv", ["run", "seconds"], (
         [run.id, round(seconds[run.id], 1) if run.id in seconds else ""] for run in runs))
     figures = _draw(folder, recipe, results)
@@ -41,7 +41,7 @@ def _row(cell: Cell) -> list[Any]:
 
 
 def _number(value: Any) -> str:
-    return "" if value is None or value == "" else f"{value:.4f}"
+    return "" if value is None or value == "" else f"{value:.6g}"
 
 
 def setting(cell: Cell) -> str:
@@ -92,8 +92,17 @@ def _arm(recipe: ComparisonRecipe, name: str) -> str:
     return NO_PRETRAINING if name == NONE else recipe.Arms[name].zh
 
 
+def _reference(recipe: ComparisonRecipe) -> str | None:
+    return next((arm.zh for arm in recipe.Arms.values() if arm.reference), None)
+
+
 def _method(recipe: ComparisonRecipe, name: str) -> str:
     return NO_PRETRAINING if name == NONE else recipe.Methods[name].zh or name
+
+
+def _task(recipe: ComparisonRecipe, task: str, point: str) -> str:
+    """``微调（fine-tuning），fraction=0.01``."""
+    return (recipe.Tasks[task].zh or task) + (f"，{point}" if point else "")
 
 
 def _page(recipe: ComparisonRecipe, results: Results, figures: Sequence[str], seconds: float) -> Iterator[str]:
@@ -108,6 +117,9 @@ def _page(recipe: ComparisonRecipe, results: Results, figures: Sequence[str], se
     yield from _table(recipe, results)
     yield from _differences(recipe, results)
     yield from _expected(recipe, results)
+    yield from _baseline(recipe, results)
+    yield "## 说明"
+    yield ""
     for arm in recipe.Arms.values():
         if arm.note:
             yield f"- {arm.zh}：{arm.note}"
@@ -123,18 +135,21 @@ def _page(recipe: ComparisonRecipe, results: Results, figures: Sequence[str], se
 def _table(recipe: ComparisonRecipe, results: Results) -> Iterator[str]:
     """A row for every method and arm, a column for every task and setting."""
     columns = list(dict.fromkeys((cell.task, setting(cell)) for cell in results.cells))
-    rows = list(dict.fromkeys((cell.method, cell.arm) for cell in results.cells))
+    order = [*recipe.Methods, NONE]  # what was not pretrained comes last
+    rows = sorted(dict.fromkeys((cell.method, cell.arm) for cell in results.cells), key=lambda row: order.index(row[0]))
     found = {(cell.method, cell.arm, cell.task, setting(cell)): cell for cell in results.cells}
-    heads = [f"{recipe.Tasks[task].zh or task} {point} {recipe.Tasks[task].metric}".replace("  ", " ")
-             for task, point in columns]
+    heads = [f"{_task(recipe, task, point)}：{recipe.Tasks[task].metric}" for task, point in columns]
     yield "| 方法 | 数据 | " + " | ".join(heads) + " |"
     yield "|" + " --- |" * (len(heads) + 2)
     for method, arm in rows:
         cells = [cell_text(found.get((method, arm, *column))) for column in columns]
         yield f"| {_method(recipe, method)} | {_arm(recipe, arm)} | " + " | ".join(cells) + " |"
     yield ""
-    yield ("平均 ± 标准差（几个种子）；* 与参照组的差别在 Holm 校正后 p < "
-           f"{SIGNIFICANT}（配对自助法，重抽测试图像 {recipe.Significance.resamples} 次）。")
+    reference = _reference(recipe)
+    star = "" if reference is None else (
+        f"；* 与参照组“{reference}”的差别在 Holm 校正后 p < {SIGNIFICANT}"
+        f"（配对自助法，重抽测试图像和训练种子 {recipe.Significance.resamples} 次；只有一个种子时，不含种子的偶然）")
+    yield f"平均 ± 标准差（几个训练种子）{star}。"
     yield ""
 
 
@@ -150,8 +165,7 @@ def _differences(recipe: ComparisonRecipe, results: Results) -> Iterator[str]:
     cells = [cell for cell in results.cells if cell.difference]
     if not cells:
         return
-    reference = next(arm.zh for arm in recipe.Arms.values() if arm.reference)
-    yield f"## 与“{reference}”的差别"
+    yield f"## 与“{_reference(recipe)}”的差别"
     yield ""
     yield "| 方法 | 数据 | 任务 | 差别 | 95% 置信区间 | p | p（Holm） |"
     yield "|" + " --- |" * 7
@@ -159,7 +173,7 @@ def _differences(recipe: ComparisonRecipe, results: Results) -> Iterator[str]:
         found = cell.difference
         span = f"[{found.ci95[0]:+.3f}, {found.ci95[1]:+.3f}]" if found.ci95 else "—"
         yield (f"| {_method(recipe, cell.method)} | {_arm(recipe, cell.arm)} | "
-               f"{recipe.Tasks[cell.task].zh or cell.task} {setting(cell)} | {found.value:+.3f} | {span} | "
+               f"{_task(recipe, cell.task, setting(cell))} | {found.value:+.3f} | {span} | "
                f"{_p(found.p)} | {_p(cell.p)} |")
     yield ""
 
@@ -175,18 +189,56 @@ def _expected(recipe: ComparisonRecipe, results: Results) -> Iterator[str]:
     order, arms = recipe.Expected.order, recipe.Arms
     yield f"## {recipe.Expected.source}的次序：" + " < ".join(arms[name].zh for name in order)
     yield ""
-    appeared = total = 0
+    appeared = total = incomplete = 0
     for method, task, point in dict.fromkeys((cell.method, cell.task, setting(cell)) for cell in results.cells):
-        means = {cell.arm: cell.mean for cell in results.cells
+        cells = {cell.arm: cell for cell in results.cells
                  if (cell.method, cell.task, setting(cell)) == (method, task, point)}
-        if not all(name in means for name in order):
+        if method == NONE:
             continue
-        values = [means[name] for name in order]
-        same = all(low < high for low, high in zip(values, values[1:], strict=False))
+        if not all(name in cells for name in order):
+            incomplete += 1
+            continue
+        means = [cells[name].mean for name in order]
+        same = all(low < high for low, high in zip(means, means[1:], strict=False))
         appeared, total = appeared + same, total + 1
-        got = " < ".join(arms[name].zh for name in sorted(order, key=lambda name: means[name]))
-        yield (f"- {_method(recipe, method)}，{recipe.Tasks[task].zh or task} {point}：".replace(" ：", "：")
-               + ("出现了" if same else f"没有出现，这里是 {got}"))
+        yield (f"- {_method(recipe, method)}，{_task(recipe, task, point)}："
+               + ("出现了" if same else f"没有出现，这里是 {_order(recipe, [cells[name] for name in order])}")
+               + _chance(recipe, [cells[name] for name in order]))
     yield ""
-    yield f"共 {total} 处，{appeared} 处出现了这个次序，{total - appeared} 处没有。"
+    yield (f"共 {total} 处，{appeared} 处出现了这个次序，{total - appeared} 处没有"
+           + (f"；另有 {incomplete} 处缺结果，没有判断。" if incomplete else "。"))
     yield ""
+
+
+def _baseline(recipe: ComparisonRecipe, results: Results) -> Iterator[str]:
+    """Whether pretraining was worth it at all, said plainly."""
+    without = [cell for cell in results.cells if cell.method == NONE]
+    if not without:
+        return
+    yield f"## 与“{NO_PRETRAINING}”比"
+    yield ""
+    for base in without:
+        others = [cell for cell in results.cells
+                  if cell.method != NONE and (cell.task, cell.point) == (base.task, base.point)]
+        lower = [f"{_method(recipe, cell.method)} {_arm(recipe, cell.arm)}（{cell_text(cell).rstrip(' *')}）"
+                 for cell in others if cell.mean <= base.mean]
+        yield (f"- {_task(recipe, base.task, setting(base))}：不预训练 {cell_text(base)}，{len(others)} 组预训练里 "
+               f"{len(others) - len(lower)} 组更高" + (f"；不高的：{'、'.join(lower)}" if lower else ""))
+    yield ""
+
+
+def _order(recipe: ComparisonRecipe, cells: Sequence[Cell]) -> str:
+    """Arms by rising mean: ``合成 < 真实 = 混合``."""
+    ranked = sorted(cells, key=lambda cell: cell.mean)
+    signs = [" = " if low.mean == high.mean else " < " for low, high in zip(ranked, ranked[1:], strict=False)]
+    return "".join(f"{_arm(recipe, cell.arm)}{sign}" for cell, sign in zip(ranked, [*signs, ""], strict=True))
+
+
+def _chance(recipe: ComparisonRecipe, cells: Sequence[Cell]) -> str:
+    """Which of them differ from the reference by more than chance; empty where nothing was tested."""
+    tested = [cell for cell in cells if cell.p is not None]
+    if not tested:
+        return ""
+    beyond = [f"{_arm(recipe, cell.arm)}{'更高' if cell.difference.value > 0 else '更低'}" for cell in tested
+              if cell.p < SIGNIFICANT]
+    return "；显著的差别：" + ("、".join(beyond) if beyond else "没有，名次可能是偶然")

@@ -14,6 +14,7 @@ import numpy as np
 from paddle_cxr.compare.plan import NONE, Run
 from paddle_cxr.compare.schema import ComparisonRecipe
 from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.per_image import PER_IMAGE
 from paddle_cxr.evaluation.significance import (
     Difference,
     Statistic,
@@ -92,34 +93,45 @@ def collect(recipe: ComparisonRecipe, runs: Sequence[Run], done: Sequence[str]) 
         UserError: a run wrote no figure of that name.
     """
     groups: dict[str, _Group] = {}
-    missing, demo = [], False
+    missing, undefined, demo = [], [], False
     for run in runs:
         if run.task is None:
             continue
         if run.id not in done:
             missing.append(run.id)
             continue
-        folder = _results_of(run)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = _metrics(run)
         demo = demo or bool(metrics.get("demo_data"))
+        value = _figure(metrics, recipe.Tasks[run.task].metric, run)
+        if value is None:
+            undefined.append(f"{run.id} 的 {recipe.Tasks[run.task].metric} 没有定义（null），表里不算它")
+            continue
         group = groups.setdefault(_name(run.arm, run.method, run.task, run.point), _Group())
         group.runs.append(run)
-        group.folders.append(folder)
-        group.values.append(_figure(metrics, recipe.Tasks[run.task].metric, run))
+        group.folders.append(run.results)
+        group.values.append(value)
     cells = [Cell(group.runs[0].arm, group.runs[0].method, str(group.runs[0].task), group.runs[0].point,
                   tuple(group.values)) for group in groups.values()]
     cells, notices = _compared(recipe, cells, groups)
-    return Results(cells, missing, notices, demo)
+    return Results(cells, missing, [*undefined, *notices], demo)
 
 
-def _results_of(run: Run) -> Path:
-    """The folder with the figures: of an evaluation ``eval_<subset>`` within the run's."""
-    inside = sorted(run.folder.glob("eval_*/metrics.json")) if run.tool == "eval" else []
-    return inside[0].parent if inside else run.folder
+def _metrics(run: Run) -> dict[str, Any]:
+    file = run.results / "metrics.json"
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(metrics["evaluation"], dict):
+            return metrics
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{file} 读不了，或里面没有 evaluation；请删去 {run.folder}，重新运行同一命令，会重做这一项")
 
 
-def _figure(metrics: dict[str, Any], name: str, run: Run) -> float:
-    found = metrics.get("evaluation") or {}
+def _figure(metrics: dict[str, Any], name: str, run: Run) -> float | None:
+    """None where the figure is there and undefined, as the AUC of a test set without a positive image."""
+    found = metrics["evaluation"]
+    if name in found and found[name] is None:
+        return None
     if not isinstance(found.get(name), int | float):
         numbers = [key for key, value in found.items() if isinstance(value, int | float) and value is not True]
         raise UserError(f"Tasks.{run.task}.metric：{run.folder} 的 metrics.json 里没有 evaluation.{name}"
@@ -166,15 +178,16 @@ def _difference(recipe: ComparisonRecipe, group: _Group, base: _Group) -> Differ
         raise _NotComparable("各次运行测试的不是同一批图")
     sides = [[table.statistic(metric, value) for table, value in zip(side, one.values, strict=True)]
              for side, one in zip(tables, (group, base), strict=True)]
+    seeds = [[(run.pretraining_seed, run.seed) for run in one.runs] for one in (group, base)]
     return paired_bootstrap(sides[0], sides[1], len(everything[0].names), everything[0].patients,
-                            recipe.Significance.resamples, recipe.Significance.seed)
+                            recipe.Significance.resamples, recipe.Significance.seed, paired=seeds[0] == seeds[1])
 
 
 class _Table:
     """``per_image.csv`` of one run."""
 
     def __init__(self, folder: Path) -> None:
-        file = folder / "per_image.csv"
+        self._file = file = folder / PER_IMAGE
         try:
             with open(file, encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream)
@@ -205,4 +218,7 @@ class _Table:
         raise _NotComparable(f"per_image.csv 的每图数值算不出 metrics.json 里的 {metric}")
 
     def _numbers(self, columns: Sequence[str]) -> np.ndarray:
-        return np.array([[float(row[name]) if row[name] else np.nan for name in columns] for row in self.rows])
+        try:
+            return np.array([[float(row[name]) if row[name] else np.nan for name in columns] for row in self.rows])
+        except (ValueError, TypeError):  # a word, or a row that is too short
+            raise _NotComparable(f"{self._file} 里有读不了的行") from None

@@ -87,7 +87,7 @@ class SignificanceSection(Section):
 
 
 class ExpectedSection(Section):
-    order: list[str] = Field(min_length=2, description="预期的次序，从低到高，写 Arms 的键")
+    order: list[str] = Field(min_length=2, description="预期的次序，从低到高，写 Arms 的键；指标应是越大越好的")
     source: str = Field(description="谁说的，如论文")
 
 

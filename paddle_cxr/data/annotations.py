@@ -40,7 +40,7 @@ def inspect_annotations(source: FindingsSource, shapes: Sequence[tuple[int, int]
     """
     from tqdm import tqdm
 
-    names = [*(info.name for info in source.findings), *getattr(source, "regions", ())]
+    names = [*(info.name for info in source.findings), *source.regions]
     seen = Annotations()
     for index, shape in enumerate(tqdm(shapes, desc="检查标注", unit="张", disable=None, leave=False)):
         if shape is None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from paddle_cxr.data.labelled import LabelledData, divide_and_decode
+from paddle_cxr.data.labelled import ALL, LabelledData, View, divide_and_decode, prove_disjoint, split_source
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo, Record, Source
+from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
 
@@ -58,10 +60,12 @@ class FindingsSource(Source):
 
     Attributes:
         findings: the findings it speaks of, in the publisher's order (``name`` is the key in the labels).
+        regions: what its masks show that is no finding and has no label (``lung``).
         notices: lines the user must see (images absent from disk, labels that were repaired …).
     """
 
     records: list[FindingsRecord]
+    regions: tuple[str, ...] = ()
 
     def __init__(self, name: str, root: str | Path, findings: Sequence[ClassInfo], records: Sequence[FindingsRecord],
                  notices: Sequence[str] = ()) -> None:
@@ -97,12 +101,23 @@ class FindingsSource(Source):
                 inside |= down[:, None] & across[None, :]
         return inside
 
+    def mask_file(self, index: int, finding: str) -> Path | None:
+        """The file that :meth:`mask` reads, so that what is kept of a mask is made anew when it changes.
+
+        By default none: boxes, and masks inside a table, are part of the fingerprint.
+        """
+        return None
+
     def fingerprint(self) -> str:
         """As of other sources, over the labels and boxes too."""
         digest = hashlib.sha256(super().fingerprint().encode())
+        told: dict[int, str] = {}  # many images share one dict of labels, and 190 of them take long to write
         for record in self.records:
+            labels = told.get(id(record.labels))
+            if labels is None:
+                labels = told[id(record.labels)] = json.dumps(record.labels)
             boxes = [[box.finding, box.x, box.y, box.width, box.height] for box in record.boxes]
-            digest.update(json.dumps([record.labels, boxes]).encode())
+            digest.update(f"[{labels}, {json.dumps(boxes) if boxes else boxes}]".encode())
         return digest.hexdigest()[:16]
 
 
@@ -114,11 +129,66 @@ def load_findings(loaded: Loaded, say: Callable[[str], None], progress: Callable
     """
     section = loaded.recipe.DataLoader
     source = build("findings", section.Source, "DataLoader.Source")
-    preprocess = Preprocess(image_shape=loaded.recipe.Global.image_shape, **section.preprocess.model_dump())
-    return divide_and_decode(source, section, preprocess, only=only, say=say, progress=progress)
+    return divide_and_decode(source, section, _preprocess_of(loaded), only=only, say=say, progress=progress)
 
 
-def label_matrix(records: Sequence[FindingsRecord], findings: Sequence[str]) -> np.ndarray:
-    """Labels of N records as float64 ``[N, K]``: 1 present, 0 absent, NaN unknown."""
-    return np.array([[np.nan if record.labels.get(name) is None else record.labels[name] for name in findings]
-                     for record in records], np.float64).reshape(len(records), len(findings))
+@dataclass(frozen=True)
+class DividedFindings:
+    """A recipe's data set, opened and divided once, so that several subsets can be decoded one by one.
+
+    Attributes:
+        loaded: the recipe.
+        source: the whole data set.
+        subsets: the subset's name of every record.
+    """
+
+    loaded: Loaded
+    source: FindingsSource
+    subsets: list[str]
+
+    def decode(self, subset: str, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None
+               ) -> LabelledData:
+        """The images of one subset (``all``: every one); arguments and errors as of :func:`load_findings`."""
+        members = self.members(subset)
+        return divide_and_decode(View(self.source, members), self.loaded.recipe.DataLoader, _preprocess_of(self.loaded),
+                                 [subset] * len(members), say=say, progress=progress)
+
+    def members(self, subset: str) -> list[int]:
+        """Which records belong to a subset; raises :class:`UserError` where none does."""
+        members = [index for index, name in enumerate(self.subsets) if subset in (name, ALL)]
+        if not members:
+            raise UserError(f"子集 {subset!r} 里没有图像（现有子集：{'、'.join(sorted(set(self.subsets)))}）；"
+                            "请改 DataLoader.Split 或 DataLoader.Eval 的子集")
+        return members
+
+
+def open_divided(loaded: Loaded, say: Callable[[str], None]) -> DividedFindings:
+    """Open the recipe's data set and divide it; no image is read.  Errors as of :func:`load_findings`."""
+    section = loaded.recipe.DataLoader
+    source = build("findings", section.Source, "DataLoader.Source")
+    for notice in source.notices:
+        say(notice)
+    subsets = split_source(source, section)
+    prove_disjoint(source, subsets, say)
+    return DividedFindings(loaded, source, subsets)
+
+
+def _preprocess_of(loaded: Loaded) -> Preprocess:
+    recipe = loaded.recipe
+    return Preprocess(image_shape=recipe.Global.image_shape, **recipe.DataLoader.preprocess.model_dump())
+
+
+class WithLabels(Protocol):
+    """A record with ``labels``: a :class:`FindingsRecord`, or a pair's."""
+
+    @property
+    def labels(self) -> Mapping[str, int | None]:
+        """Finding → 1 present, 0 absent, None unknown."""
+
+
+def label_matrix(records: Sequence[WithLabels], findings: Sequence[str]) -> np.ndarray:
+    """Labels of N records as float64 ``[N, K]``: 1 present, 0 absent, NaN unknown or not named."""
+    matrix = np.empty((len(records), len(findings)))
+    for row, record in zip(matrix, records, strict=True):  # no list of lists: PadChest has millions of labels
+        row[:] = [np.nan if (label := record.labels.get(name)) is None else label for name in findings]
+    return matrix

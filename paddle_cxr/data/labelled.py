@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class View(Source):
         self.demo = source.demo
         self.shares = getattr(source, "shares", {})  # of the parts of mixed pairs
         self.findings = getattr(source, "findings", ())
+        self.regions = getattr(source, "regions", ())
         self._source, self._indices = source, [int(i) for i in indices]
 
     def read(self, index: int) -> np.ndarray:
@@ -42,6 +44,9 @@ class View(Source):
 
     def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
         return self._source.mask(self._indices[index], finding, shape)
+
+    def mask_file(self, index: int, finding: str) -> Path | None:
+        return self._source.mask_file(self._indices[index], finding)
 
     def fingerprint(self) -> str:
         """As of other sources; over the whole source's, which alone knows what decides made-up pictures."""
@@ -104,6 +109,12 @@ class ChosenImages:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self._images[self._positions[index]]
+
+
+def part_of(data: LabelledData, positions: np.ndarray) -> LabelledData:
+    """Some of the images, as if there were no others."""
+    return replace(data, source=View(data.source, positions), images=ChosenImages(data.images, positions),
+                   labels=data.labels[positions], subsets=[data.subsets[position] for position in positions])
 
 
 def chosen(data: LabelledData, positions: np.ndarray) -> tuple[ChosenImages, np.ndarray]:

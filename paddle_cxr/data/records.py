@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -105,10 +107,18 @@ class Source:
         """First 16 hex digits of a SHA-256 over every record's path, label and file size: names this very data set."""
         digest = hashlib.sha256()
         for record in self.records:
-            file = self.root / record.path
-            size = file.stat().st_size if file.is_file() else -1
+            size = _size(os.path.join(self.root, record.path))
             digest.update(f"{record.path}\t{record.label}\t{size}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def _size(file: str) -> int:
+    """In bytes, -1 for what is no file; asks the disk once, which may be a slow one with 100,000 files."""
+    try:
+        state = os.stat(file)
+    except (OSError, ValueError):
+        return -1
+    return state.st_size if stat.S_ISREG(state.st_mode) else -1
 
 
 def label_of(text: str, classes: Sequence[ClassInfo], where: str) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from paddle_cxr.files import writing_to
+from paddle_cxr.files import write_text, writing_to
 from paddle_cxr.schema import Section
 
 # Keys of Global that may differ between a run and its continuation: where and how fast, not what comes out.
@@ -41,6 +41,18 @@ def rename_aside(path: Path, why: str) -> str:
     with writing_to(path):
         path.rename(old)
     return f"{path} 里已有结果（{why}），改名为 {old} 保留"
+
+
+def claim_for_folds(recipe: Any, say: Callable[[str], None]) -> None:
+    """Make ``Global.output_dir`` the folder of this recipe's folds: to continue them, or with the old ones renamed."""
+    path = Path(recipe.Global.output_dir)
+    if (path / "config.yaml").is_file():
+        different = differences(path, recipe)
+        if different or recipe.Global.resume is False:
+            say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
+    if recipe.DataLoader.Split["name"] != "NoSplit":
+        say(f"交叉验证：按 Global.folds 分成 {recipe.Global.folds} 折，不用 DataLoader.Split")
+    write_text(path / "config.yaml", dump(recipe))
 
 
 def differences(path: Path, recipe: Section, harmless: Collection[str] = ()) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source, prove_disjoint
 from paddle_cxr.data.records import Source
-from paddle_cxr.engine.continuing import differences, dump, rename_aside
+from paddle_cxr.engine.continuing import claim_for_folds
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import describe_run, load_data, open_folder, train_run
@@ -34,7 +34,9 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
         Mean, s.d. and per-fold metrics, as written to ``metrics.json`` (only when all folds are done).
     """
     settings = loaded.recipe.Global
-    _claim_folder(loaded, world, say)
+    if world.is_main:
+        claim_for_folds(loaded.recipe, say)
+    wait_for_all(world)
     data = load_data(loaded, say, world, subsets=_undivided(loaded))
     chosen = [settings.fold] if settings.fold is not None else range(settings.folds)
     for fold in chosen:
@@ -44,18 +46,6 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
         say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
         return {}
     return _summarise(loaded, data, done) if world.is_main else {}
-
-
-def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
-    """Continue the same recipe's folds; anything else in the output folder is kept under another name."""
-    path = Path(loaded.recipe.Global.output_dir)
-    if world.is_main:
-        if (path / "config.yaml").is_file():
-            different = differences(path, loaded.recipe)
-            if different or loaded.recipe.Global.resume is False:
-                say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
-        write_text(path / "config.yaml", dump(loaded.recipe))
-    wait_for_all(world)
 
 
 def _undivided(loaded: Loaded) -> list[str]:

@@ -68,7 +68,7 @@ def predict(arguments: argparse.Namespace) -> int:
         from paddle_cxr.tasks.finetuning.predict import open_predictor
         from paddle_cxr.tasks.finetuning.recipe import load as load_recipe
     else:
-        load_recipe, open_predictor = load, _from_checkpoint if arguments.engine == "paddle" else _from_export
+        load_recipe, open_predictor = load, open_checkpoint if arguments.engine == "paddle" else open_export
     loaded = load_recipe(arguments.config, arguments.override, for_data=False)
     for line in loaded.notices:
         print(line)
@@ -108,7 +108,8 @@ def image_files(given: Path) -> Iterator[tuple[list[Path], Path]]:
         yield files, root
 
 
-def _from_checkpoint(loaded: Loaded, engine: str) -> Predictor:
+def open_checkpoint(loaded: Loaded, engine: str = "paddle") -> Predictor:
+    """The trained classifier of a recipe, with Grad-CAM; raises :class:`UserError`."""
     from paddle_cxr.engine.distributed import World, select_device
     from paddle_cxr.engine.evaluate import checkpoint_path, load_trained
     from paddle_cxr.evaluation.gradcam import grad_cam
@@ -130,7 +131,8 @@ def _from_checkpoint(loaded: Loaded, engine: str) -> Predictor:
         bool(meta.get("demo_data")))
 
 
-def _from_export(loaded: Loaded, engine: str) -> Predictor:
+def open_export(loaded: Loaded, engine: str) -> Predictor:
+    """The exported classifier of a recipe, which has no gradients; raises :class:`UserError`."""
     from paddle_cxr.inference import open_engine
 
     folder = Path(loaded.recipe.Global.checkpoint or Path(loaded.recipe.Global.output_dir) / "export")

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from paddle_cxr.config import Origins, apply_overrides, explained
-from paddle_cxr.data.labelled import open_source
 from paddle_cxr.data.prepare import prepare, summary
-from paddle_cxr.data.prepare_source import open_findings
+from paddle_cxr.data.prepare_source import open_to_check
 from paddle_cxr.engine.jobs import job_named
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import CLASSIFICATION, Loaded, task_of
@@ -19,7 +18,7 @@ from paddle_cxr.registry import build
 from paddle_cxr.schema import PrepareSection, Section, checked
 
 FINDINGS_TASKS = ("zero_shot", "grounding", "finetuning", "segmentation")
-_KEY = "Prepare."
+_KEY, _SOURCE = "Prepare.", "DataLoader.Source"
 
 
 class _OwnSection(Section):
@@ -38,7 +37,8 @@ def prepare_data(config: str | Path, overrides: Sequence[str]) -> str:
     if task == CLASSIFICATION:
         loaded = _load(task, config, overrides)
         with explained(loaded.origins):
-            return summary(prepare(open_source(loaded), _split(loaded), **loaded.recipe.Prepare.model_dump()))
+            source, absent = open_to_check("source", loaded.recipe.DataLoader.Source, _SOURCE, classes=loaded.classes)
+            return summary(prepare(source, _split(loaded), **loaded.recipe.Prepare.model_dump(), absent=absent))
     if task not in FINDINGS_TASKS:
         raise UserError(f"Global.task：prepare_data 检查有类别或征象（finding）的数据"
                         f"（任务 {'、'.join((CLASSIFICATION, *FINDINGS_TASKS))}），不检查 {task} 的；"
@@ -46,7 +46,7 @@ def prepare_data(config: str | Path, overrides: Sequence[str]) -> str:
     own = _own(overrides)
     loaded = _load(task, config, [one for one in overrides if not one.startswith(_KEY)])
     with explained(loaded.origins):
-        source, absent = open_findings(loaded.recipe.DataLoader.Source, "DataLoader.Source")
+        source, absent = open_to_check("findings", loaded.recipe.DataLoader.Source, _SOURCE)
         return summary(prepare(source, _split(loaded), **own.model_dump(), absent=absent))
 
 

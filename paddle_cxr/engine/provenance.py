@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.data.labelled import LabelledData, part_of
 from paddle_cxr.evaluation.report import write_table
 
 TRAINED_ON = "train_files.csv"
@@ -48,6 +49,23 @@ def say_overlap(weights: Path, data: LabelledData, say: Callable[[str], None]) -
     elif overlap:
         say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
     return overlap
+
+
+def say_seen(data: LabelledData, positions: np.ndarray, train: np.ndarray, start: Path | None,
+             say: Callable[[str], None]) -> dict[str, Any]:
+    """How many of the images at ``positions`` this run, or the one its weights started from, was trained on; says so.
+
+    Args:
+        train: positions this run is trained on.
+        start: the weights it started from, None where no run made them.
+    """
+    overlap = len(np.intersect1d(positions, train))
+    before = 0 if start is None else trained_on(start, part_of(data, positions))
+    if overlap:
+        say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
+    if before:
+        say(f"!! 评估的 {len(positions)} 张里有 {before} 张（或同一患者的图）起点训练时已经看过")
+    return {"also_trained_on": overlap, "also_pretrained_on": before}
 
 
 def _size(data: LabelledData, position: int) -> int:

@@ -374,7 +374,8 @@ class Trainer:
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:
     names = {"train_loss": "训练损失", "train_accuracy": "训练准确率", "val_loss": "验证损失",
-             "val_accuracy": "验证准确率", "val_balanced_accuracy": "平衡准确率", "val_macro_auc": "宏平均 AUC"}
+             "val_accuracy": "验证准确率", "val_balanced_accuracy": "平衡准确率", "val_macro_auc": "宏平均 AUC",
+             "val_dice": "Dice", "val_iou": "IoU"}
     parts = [f"{text} {row[key]:.4f}" for key, text in names.items() if isinstance(row.get(key), float)]
     return f"第 {row['epoch']}/{epochs} 轮 {' '.join(parts)} 已用 {_duration(row['seconds'])}"
 

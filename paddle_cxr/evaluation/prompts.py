@@ -12,6 +12,7 @@ One finding an entry, its key as in the labels.  An entry is of one of three kin
       positive: ["Findings suggesting {term}.", "Findings consistent with {term}."]
       negative: ["No evidence of {term}."]
       others: true                        # findings that the file does not name: their English name is the term
+                                          # (zh: the Chinese one, for models that learned from Chinese reports)
     pneumonia:
       terms: [pneumonia, lung infection]
 
@@ -32,10 +33,10 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -49,6 +50,7 @@ TEMPLATES, TERM = "_templates_", "{term}"
 _PARTS = ("severity", "subtype", "location")
 _MOST = 20_000  # prompts of one finding: more are a mistake, and would fill the memory
 _NAMED = 5  # unused findings named in a notice
+_MOST_NAMED = 30  # findings named in a message
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _Combinations(_Entry):
 class _Templates(Section):
     positive: Texts = Field(description="有此征象时的说法，{term} 处填征象的叫法")
     negative: Texts = Field(default=[], description="没有此征象时的说法")
-    others: bool = Field(False, description="文件里没写的征象：用它的英文名填模板")
+    others: bool | Literal["zh"] = Field(False, description="文件里没写的征象：用英文名（true）或中文名（zh）填模板")
 
 
 def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0, findings: Sequence[ClassInfo] | None = None
@@ -130,9 +132,10 @@ def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0, fin
         templates = _checked_templates(templates, origins.get(TEMPLATES, str(file)))
         if not written and not templates.others:
             raise UserError(f"提示词（prompt）文件 {file} 只有 {TEMPLATES}：请写上征象，或写 others: true，"
-                            "用征象的英文名填模板")
+                            "用征象的英文名填模板（zh：中文名）")
         if templates.others:
-            written |= {one.name: {"terms": _term(one.en or one.name), "zh": one.zh, "en": one.en}
+            written |= {one.name: {"terms": one.zh if templates.others == "zh" else _term(one.en or one.name),
+                                   "zh": one.zh, "en": one.en}
                         for one in findings or () if one.name not in written}
     found = tuple(_finding(name, value, origins.get(name, str(file)), templates, sample, seed)
                   for name, value in written.items())
@@ -148,7 +151,27 @@ def prompt_texts(prompts: Sequence[FindingPrompts]) -> list[str]:
 
 def prompts_for(findings: Sequence[str], prompts: Sequence[FindingPrompts], source: str, skip: bool,
                 say: Callable[[str], None]) -> tuple[FindingPrompts, ...]:
-    """The prompts of the findings that are to be evaluated, in the order of ``findings``.
+    """The prompts of the findings that are to be classified, in the order of ``findings``.
+
+    Args: as of :func:`named_prompts`, which this adds notices and one check to.
+
+    Raises:
+        UserError: a finding has no prompts; none has; one alone has nothing to be compared with.
+    """
+    chosen = named_prompts(findings, prompts, source, skip, say)
+    unused = [one.name for one in prompts if one.name not in findings]
+    if unused:
+        more = " …" if len(unused) > _NAMED else ""
+        say(f"{source} 里另有 {len(unused)} 种征象不在要评估的里，不用：{'、'.join(unused[:_NAMED])}{more}")
+    if len(chosen) == 1 and not chosen[0].negative:
+        raise UserError(f"征象 {chosen[0].name} 没有 negative 提示词，又没有别的征象可比；"
+                        "请补 negative，或再评估一种征象")
+    return chosen
+
+
+def named_prompts(findings: Sequence[str], prompts: Sequence[FindingPrompts], source: str, skip: bool,
+                  say: Callable[[str], None]) -> tuple[FindingPrompts, ...]:
+    """The prompts of ``findings``, in their order.
 
     Args:
         findings: keys in the labels.
@@ -165,19 +188,17 @@ def prompts_for(findings: Sequence[str], prompts: Sequence[FindingPrompts], sour
     if absent and (not skip or len(absent) == len(findings)):
         way_out = "请把提示词的键改成标签的写法" if skip else (
             "请补上，或用 Metric.findings 选要评估的征象，或设 Prompts.missing: skip 略去")
-        raise UserError(f"征象 {'、'.join(absent)} 在 {source} 里没有提示词（prompt）"
-                        f"{did_you_mean(absent[0], list(by_name))}（有：{'、'.join(by_name)}）；{way_out}")
+        raise UserError(f"征象 {_listed(absent)} 在 {source} 里没有提示词（prompt）"
+                        f"{did_you_mean(absent[0], list(by_name))}（有：{_listed(by_name)}）；{way_out}")
     if absent:
-        say(f"!! 征象 {'、'.join(absent)} 在 {source} 里没有提示词（prompt），略去不评估")
-    unused = [name for name in by_name if name not in findings]
-    if unused:
-        more = " …" if len(unused) > _NAMED else ""
-        say(f"{source} 里另有 {len(unused)} 种征象不在要评估的里，不用：{'、'.join(unused[:_NAMED])}{more}")
-    chosen = tuple(by_name[name] for name in findings if name in by_name)
-    if len(chosen) == 1 and not chosen[0].negative:
-        raise UserError(f"征象 {chosen[0].name} 没有 negative 提示词，又没有别的征象可比；"
-                        "请补 negative，或再评估一种征象")
-    return chosen
+        say(f"!! 征象 {_listed(absent)} 在 {source} 里没有提示词（prompt），略去不评估")
+    return tuple(by_name[name] for name in findings if name in by_name)
+
+
+def _listed(names: Collection[str]) -> str:
+    """Names for people; PadChest has 190."""
+    some = "、".join(itertools.islice(names, _MOST_NAMED))
+    return some + (f" 等 {len(names)} 种" if len(names) > _MOST_NAMED else "")
 
 
 def _finding(name: str, value: Any, where: str, templates: _Templates | None, sample: int | None, seed: int

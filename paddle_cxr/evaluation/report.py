@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.evaluation import ClassificationMetrics, worst_mistakes
-from paddle_cxr.files import write_text
+from paddle_cxr.files import write_atomic
 
 WORST = 16  # pictures in the gallery of mistakes
 
@@ -45,12 +44,15 @@ def write_report(folder: Path, data: LabelledData, positions: np.ndarray, labels
 
 
 def write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
+    """Write a CSV atomically, row by row: that of 100,000 images need not fit into memory as text."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    write_atomic(file, write)
 
 
 def _write_predictions(file: Path, data: LabelledData, positions: np.ndarray, labels: np.ndarray,

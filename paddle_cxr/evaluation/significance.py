@@ -15,11 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_cxr.evaluation import metrics as m
-from paddle_cxr.evaluation.bootstrap import resamples, unit_of
+from paddle_cxr.evaluation.bootstrap import counts, unit_of
 from paddle_cxr.evaluation.ranking import Ranking
 
+_STREAM = 29  # keeps the draws of seeds apart from those of samples
+
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Weights of N samples, float ``[B, N]`` → the figure for each way of weighting, ``[B]``; NaN where undefined."""
+"""How often each of N samples counts, ``[B, N]`` of any number type → the figure for each of the B ways of counting,
+``[B]``; NaN where undefined."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,38 @@ class Difference:
 
 
 def paired_bootstrap(first: Sequence[Statistic], second: Sequence[Statistic], samples: int,
-                     groups: Sequence[Hashable] | None = None, n: int = 1000, seed: int = 0) -> Difference:
+                     groups: Sequence[Hashable] | None = None, n: int = 1000, seed: int = 0, paired: bool = False
+                     ) -> Difference:
     """The difference between two models' figures on the same samples.
 
-    Several statistics a side (one a training seed) are averaged first.  Only the samples are drawn again: the interval
-    says what other test images might have given, and not what other seeds might have.
+    Several statistics a side (one a training seed) are averaged.  Then the seeds are drawn again too, with the samples:
+    the interval says what other test images *and* other seeds might have given, and a difference that one seed makes
+    and another does not is none.  Of a single seed nothing is known of that.
 
     Args:
         first, second: at least one each.
         samples: how many there are.
         groups, n, seed: as in :func:`~paddle_cxr.evaluation.bootstrap.with_intervals`.
+        paired: statistic k of both sides is of the same seed, so that the two are drawn together.
 
     Raises:
-        ValueError: no statistic, or groups of another length.
+        ValueError: no statistic, groups of another length, or pairs of unequal sides.
     """
     if not first or not second:
         raise ValueError("a statistic is needed on each side")
+    if paired and len(first) != len(second):
+        raise ValueError(f"pairs of {len(first)} and {len(second)} statistics")
+    random = np.random.default_rng((_STREAM, seed))
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return (np.mean([one(weights) for one in first], axis=0)
-                - np.mean([one(weights) for one in second], axis=0))
+        shares = _shares(len(first), len(weights), random)
+        others = shares if paired else _shares(len(second), len(weights), random)
+        return ((shares * [one(weights) for one in first]).sum(axis=0)
+                - (others * [one(weights) for one in second]).sum(axis=0))
 
-    value = float(difference(np.ones((1, samples)))[0])
-    drawn = np.concatenate([difference(weights) for weights in resamples(unit_of(groups, samples), n, seed)])
+    everything = np.ones((1, samples))
+    value = float(np.mean([one(everything) for one in first]) - np.mean([one(everything) for one in second]))
+    drawn = np.concatenate([difference(weights) for weights in counts(unit_of(groups, samples), n, seed)])
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(value) or not len(drawn):
         return Difference(value, None, None)
@@ -68,6 +80,11 @@ def paired_bootstrap(first: Sequence[Statistic], second: Sequence[Statistic], sa
     # One is added on both sides (the data as they are count as a resample), or p could be 0, which no sample shows.
     beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum())) + 1
     return Difference(value, (low, high), min(1.0, 2 * beyond / (len(drawn) + 1)))
+
+
+def _shares(seeds: int, times: int, random: np.random.Generator) -> np.ndarray:
+    """How much each of some seeds counts when as many are drawn with replacement, ``[seeds, times]``; sums to 1."""
+    return random.multinomial(seeds, np.full(seeds, 1 / seeds), size=times).T / seeds
 
 
 def macro_auc_statistic(labels: np.ndarray, scores: np.ndarray) -> Statistic:
@@ -88,6 +105,7 @@ def mean_statistic(values: np.ndarray, kinds: Sequence[Hashable] | None = None) 
     filled = np.where(known, values, 0.0)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
+        weights = weights.astype(np.float64)  # small whole numbers would overflow in a product
         return m.mean_defined(m.divide((weights * filled) @ member, weights @ member))
 
     return statistic

@@ -16,12 +16,12 @@ subtracts the mean of the batch and divides by its standard deviation; the resul
 
     prompts = read_prompts("prompts.yaml")
     scores = model's score of every image with every text of prompt_texts(prompts)      # [N, P]
-    metrics = zero_shot(label_matrix(labels, prompts), scores, prompts)
+    metrics = zero_shot(labels, scores, prompts)                                        # labels [N, K]
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,17 +29,6 @@ import numpy as np
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.multilabel import multilabel_metrics
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts
-
-Ensemble = Literal["scores", "embeddings", "max"]
-
-
-def label_matrix(rows: Sequence[Mapping[str, int | None]], prompts: Sequence[FindingPrompts]) -> np.ndarray:
-    """Labels (finding → 1 present, 0 absent, None unknown) of N images as float64 ``[N, K]``: 1, 0 and NaN.
-
-    A finding that a row does not name is unknown there.
-    """
-    return np.array([[np.nan if row.get(one.name) is None else row[one.name] for one in prompts] for row in rows],
-                    np.float64).reshape(len(rows), len(prompts))
 
 
 def sides(prompts: Sequence[FindingPrompts]) -> list[tuple[str, ...]]:

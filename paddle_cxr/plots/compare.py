@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from paddle_cxr.plots.style import COLOURS, drawing, line_style
 
 Point = tuple[float, float, float]  # setting, mean, s.d.
@@ -26,7 +24,7 @@ def plot_against_setting(lines: Mapping[str, Mapping[str, Sequence[Point]]], pat
     """
     settings = sorted({point[0] for arms in lines.values() for points in arms.values() for point in points})
     logarithmic = len(settings) > 1 and settings[0] > 0 and settings[-1] / settings[0] >= 10
-    with drawing(path, 1.5 + 4.2 * len(lines), 4.4, title=title, demo=demo) as figure:
+    with drawing(path, 3.0 + 4.2 * len(lines), 4.0, title=title, demo=demo) as figure:
         panels = figure.subplots(1, len(lines), squeeze=False, sharey=True)[0]
         for axes, (method, arms) in zip(panels, lines.items(), strict=True):
             for number, (arm, points) in enumerate(arms.items()):
@@ -41,7 +39,8 @@ def plot_against_setting(lines: Mapping[str, Mapping[str, Sequence[Point]]], pat
             axes.set_title(method)
             axes.set_xlabel(across)
         panels[0].set_ylabel(metric)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        # At the side: below, the line that says what a demo figure is would lie under it.
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return Path(path)
 
 
@@ -61,12 +60,13 @@ def plot_bars(bars: Sequence[tuple[str, str, float, float | None]], path: str | 
         UserError: the file cannot be written.
     """
     groups, arms = (list(dict.fromkeys(bar[k] for bar in bars)) for k in (0, 1))
-    width = 0.8 / len(arms)
-    with drawing(path, max(6.5, 1.5 + 1.1 * len(bars)), 4.2, title=title, demo=demo) as figure:
+    members = {group: [bar[1] for bar in bars if bar[0] == group] for group in groups}
+    width = 0.8 / max(map(len, members.values()))
+    with drawing(path, max(7.5, 3.0 + 0.9 * len(bars)), 4.0, title=title, demo=demo) as figure:
         axes = figure.subplots()
         for number, arm in enumerate(arms):
             chosen = [bar for bar in bars if bar[1] == arm]
-            x = np.array([groups.index(bar[0]) for bar in chosen]) + (number - (len(arms) - 1) / 2) * width
+            x = [groups.index(bar[0]) + _place(arm, members[bar[0]]) * width for bar in chosen]
             drawn = axes.bar(x, [bar[2] for bar in chosen], width * 0.92, label=arm,
                              color=COLOURS[number % len(COLOURS)],
                              yerr=[bar[3] or 0.0 for bar in chosen] if any(bar[3] for bar in chosen) else None,
@@ -76,5 +76,10 @@ def plot_bars(bars: Sequence[tuple[str, str, float, float | None]], path: str | 
         axes.set_ylabel(metric)
         axes.margins(y=0.12)
         axes.grid(axis="x", visible=False)
-        figure.legend(loc="outside lower center", ncols=5)
+        figure.legend(loc="outside right center")
     return Path(path)
+
+
+def _place(arm: str, members: Sequence[str]) -> float:
+    """Where an arm's bar stands in its group, in bars from the middle."""
+    return members.index(arm) - (len(members) - 1) / 2

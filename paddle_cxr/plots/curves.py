@@ -22,6 +22,7 @@ METRIC_NAMES = {
     "macro_f1": "宏平均 F1（macro F1）",
     "macro_auc": "宏平均 AUC（macro AUC）",
 }
+SEGMENTATION_NAMES = {"dice": "Dice", "iou": "IoU"}
 RETRIEVAL_NAMES = {
     "mean_recall": "平均召回率（mean recall）",
     "image_to_text_R@5": "图→文 R@5",
@@ -44,13 +45,15 @@ def plot_training_curves(history: Sequence[Mapping[str, Any]], path: str | Path,
     if not history:
         raise UserError("训练记录（history.csv）是空的，没有曲线可画；至少训练 1 个 epoch")
     known = dict.fromkeys(key for row in history for key in row)  # an epoch without validation has fewer
-    names = METRIC_NAMES | RETRIEVAL_NAMES
+    names = METRIC_NAMES | RETRIEVAL_NAMES | SEGMENTATION_NAMES
     others = {key: names[key[4:]] for key in known
               if key.startswith("val_") and key[4:] in names and key != "val_accuracy"}
+    accuracy = {"train_accuracy": "训练（train）", "val_accuracy": "验证（val）"}
+    rest = "其他验证指标" if any(key in known for key in accuracy) else "验证指标"
     panels = {
         "损失（loss）": {"train_loss": "训练（train）", "val_loss": "验证（val）"},
-        "准确率（accuracy）": {"train_accuracy": "训练（train）", "val_accuracy": "验证（val）"},
-        "其他验证指标（validation metrics）": others,
+        "准确率（accuracy）": accuracy,
+        f"{rest}（validation metrics）": others,
         "学习率（learning rate）": {"lr": ""},
     }
     panels = {title: lines for title, lines in panels.items() if any(key in known for key in lines)}

@@ -19,6 +19,7 @@ FONT_FILE = Path(__file__).with_name("fonts") / "CXRSansSC-Regular.otf"
 FONT_FAMILY = "CXR Sans SC"
 DPI = 110
 DEMO_LINE = "内置模体（phantom），非临床结果"
+DEMO_MODEL_LINE = "用模体（phantom）预训练的模型，非临床结果"
 SYNTHETIC_LINE = "含合成/仿真报告（synthetic），不是真实病例"
 SYNTHETIC_IMAGES = "合成图像（synthetic），不是真实病例"
 _DEMO_STRIP = 0.3  # inches

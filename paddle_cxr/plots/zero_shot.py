@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr.data.records import ClassInfo
-from paddle_cxr.plots.style import BLUE, DEMO_LINE, GREY, ORANGE, RED, bilingual, drawing
+from paddle_cxr.plots.style import BLUE, DEMO_LINE, GREY, ORANGE, RED, bilingual, drawing, wrapped
 
 MOST_BARS, MOST_HISTOGRAMS = 60, 24
+_COLUMNS = 40  # of a title above a histogram
 _GROUPS = {"seen": ("预训练见过（seen）", BLUE), "unseen": ("预训练没见过（unseen）", ORANGE)}
 
 
@@ -57,8 +58,9 @@ def plot_findings_auc(metrics: Mapping[str, Any], findings: Sequence[ClassInfo],
         axes.set_ylim(-0.8, max(len(drawn), 1) - 0.2)
         axes.set_xlim(min([0.4, *(of[one.name]["auc"] - 0.05 for one in drawn)]), 1.02)
         axes.set_xlabel("AUC（横线：95 % 置信区间；征象后的数：阳性图像数）")
-        # Above the axes: below, the figure's own line would lie under it.
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=2, borderaxespad=0.3)
+        # Above the axes: below, the figure's own line would lie under it.  To the right: long names leave the axes too
+        # narrow for it, and it may reach over them.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=9, ncols=2, borderaxespad=0.3)
     return Path(path)
 
 
@@ -99,7 +101,7 @@ def plot_findings_scores(labels: np.ndarray, scores: np.ndarray, findings: Seque
                               label=name)
             if thresholds is not None and np.isfinite(thresholds[k]):
                 axes.axvline(thresholds[k], color=RED, linestyle="--", linewidth=1, label="阈值")
-            axes.set_title(bilingual(findings[k]), fontsize=9)
+            axes.set_title(wrapped(bilingual(findings[k]), _COLUMNS, 2), fontsize=9)
             axes.tick_params(labelsize=8)
             axes.set_yticks([])
         handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(),

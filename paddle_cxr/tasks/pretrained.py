@@ -19,7 +19,7 @@ import pydantic
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.errors import UserError
 from paddle_cxr.schema import PreprocessSection, Section, checked
-from paddle_cxr.tasks.pretraining.schema import PretrainingArch
+from paddle_cxr.tasks.pretraining.schema import OWN_KEYS, PretrainingArch
 
 if TYPE_CHECKING:
     import paddle
@@ -91,13 +91,13 @@ def read_settings(checkpoint: str | Path) -> PretrainedSettings:
     """
     folder = _model_folder(Path(checkpoint))
     meta = _read_meta(folder / META)
-    if not (folder / TEXT).is_dir() or "arguments" not in meta:
-        # The checkpoints of a pre-training run hold both towers, but not the vocabulary.
-        if "arguments" in meta:
-            raise UserError(f"{folder} 里没有词表 {TEXT}/（训练途中的检查点？）；"
-                            f"请给预训练的输出目录或其中的 {MODEL} 文件夹")
-        raise UserError(f"{folder} 是 {meta.get('architecture', '未知结构')} 的权重，没有文本塔（text tower），"
+    name = meta.get("architecture")
+    if name not in tuple(OWN_KEYS):
+        raise UserError(f"{folder} 是 {name or '未知结构'} 的权重，没有文本塔（text tower），"
                         "不能做零样本（zero-shot）；请给图文预训练（Global.task: pretraining）的输出目录")
+    if not (folder / TEXT).is_dir():  # the checkpoints of a pre-training run hold both towers, but not the vocabulary
+        raise UserError(f"{folder} 里没有词表 {TEXT}/（训练途中的检查点？）；"
+                        f"请给训练完的预训练的输出目录或其中的 {MODEL} 文件夹")
     path = folder / META
     try:
         arch = checked({"name": meta["architecture"], **meta["arguments"]}, PretrainingArch)
@@ -152,7 +152,9 @@ def _shown(value: Any) -> Any:
 
 
 def _model_folder(checkpoint: Path) -> Path:
-    for folder in (checkpoint, checkpoint / MODEL, checkpoint.parent if checkpoint.is_file() else checkpoint):
+    # Checkpoints last: of a run that is no finished pre-training, to say what it is.
+    for folder in (checkpoint, checkpoint / MODEL, checkpoint.parent if checkpoint.is_file() else checkpoint,
+                   checkpoint / "checkpoints/best", checkpoint / "checkpoints/latest"):
         if (folder / META).is_file():
             return folder
     raise UserError(f"Model.checkpoint：找不到预训练模型 {checkpoint}（应为图文预训练的输出目录，"

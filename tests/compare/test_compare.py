@@ -42,7 +42,9 @@ time.sleep(float(os.environ.get("NAP", 0)))
 if os.environ.get("FAIL", "nothing") in settings["output_dir"]:
     print("cannot do it")
     sys.exit(2)
-folder = Path(settings["output_dir"]) / ("eval_test" if tool == "eval" else "")
+subset = recipe.get("DataLoader", {}).get("Eval", {}).get("subset", "test")
+folder = Path(settings["output_dir"]) / (f"eval_{subset}" if tool == "eval" else "")
+print("checkpoints there:", (folder / "checkpoints").exists())
 folder.mkdir(parents=True, exist_ok=True)
 for part in ("checkpoints", "model"):
     (folder / part).mkdir(exist_ok=True)
@@ -137,6 +139,43 @@ def test_every_run_is_done_once_and_only_what_changed_is_done_again(bench):
     assert len(calls(bench)) == len(runs) + 12 + 1 + 1 + 4
 
 
+def test_results_that_are_gone_are_made_again(bench):
+    run_all(bench)
+    before = len(calls(bench))
+    (bench / "out/runs/real/ConVIRT/seed42/zero_shot/eval_test/metrics.json").unlink()
+    run_all(bench)
+    assert len(calls(bench)) == before + 1
+
+
+def test_an_evaluation_of_another_subset_takes_the_place_of_the_old_one(bench):
+    loaded, runs, outcome, _ = run_all(bench)
+    (bench / "zero.yaml").write_text("Global: {task: zero_shot}\nDataLoader: {Eval: {subset: val}}\n", encoding="utf-8")
+    loaded, runs, outcome, _ = run_all(bench)
+    folder = bench / "out/runs/real/ConVIRT/seed42/zero_shot"
+    assert [one.name for one in folder.glob("eval_*")] == ["eval_val"]
+    assert not collect(loaded.recipe, runs, list(outcome.seconds)).missing
+
+
+def test_a_training_that_began_with_other_data_is_not_continued(bench):
+    """Under the same settings it looks like its own to the training, which would go on from the checkpoint."""
+    runs = plan(load(bench / "compare.yaml"))
+    real, synthetic = (run for run in runs if run.task is None)
+    for run, key in ((real, "of another pairs.jsonl"), (synthetic, synthetic.key)):
+        (run.folder / "checkpoints/latest").mkdir(parents=True)
+        run.folder.with_name("pretraining.key").write_text(key)
+    run_all(bench)
+    logs = [run.folder.with_name("pretraining.log").read_text() for run in (real, synthetic)]
+    assert "checkpoints there: False" in logs[0] and "checkpoints there: True" in logs[1]
+    assert real.folder.with_name("pretraining.key").read_text().strip() == real.key
+
+
+def test_a_comparison_never_falls_back_to_phantoms(bench):
+    (bench / "zero.yaml").write_text(
+        "Global: {task: zero_shot}\nfallback: {Model: {checkpoint: another}, Global: {output_dir: x}}\n", "utf-8")
+    recipes = [run.recipe() for run in plan(load(bench / "compare.yaml")) if run.task == "zero_shot"]
+    assert [recipe["fallback"] for recipe in recipes] == [None, None]
+
+
 def test_a_file_that_a_recipe_names_belongs_to_the_result(bench):
     (bench / "pairs.jsonl").write_text("{}", encoding="utf-8")
     more = "Arms.synthetic.pretraining.DataLoader.Source.path=pairs.jsonl"
@@ -164,10 +203,12 @@ def test_a_failure_leaves_out_what_needs_it_and_nothing_else(bench, monkeypatch)
 def test_the_tool_says_which_run_failed_and_where_its_log_is(bench, monkeypatch, capsys):
     monkeypatch.setenv("FAIL", "seed42/zero_shot")
     monkeypatch.setattr(execution.execute, "__defaults__", (False, (sys.executable, str(bench / "stand_in.py"))))
+    monkeypatch.setattr("paddle_cxr.compare.run._check", lambda *_: None)  # the recipes here are no whole ones
     arguments = argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=False, debug=False)
     with pytest.raises(UserError, match=r"2 项失败。.*zero_shot：cannot do it（退出码 2；全部输出在 .*zero_shot\.log"):
         compare(arguments)
     assert (bench / "out/compare.md").is_file()  # what the others found
+    assert "!! 失败 real/ConVIRT/seed42/zero_shot" in (bench / "out/log.txt").read_text(encoding="utf-8")
     arguments.dry_run = True
     assert compare(arguments) == 0
     assert "共 16 项：2 次预训练，14 次评估；同时用 cpu、cpu" in capsys.readouterr().out
@@ -218,11 +259,22 @@ def test_runs_on_different_images_are_not_compared(bench):
     ("Expected.order=[real, synthetik]", "是不是 synthetic"),
     ("Tasks.finetuning.vary={Finetune.fraction: []}", "应写几个不同的值"),
     ("Arms={a/b: {zh: x, pretraining: {}}}", "名字用字母"),
+    ("Arms.none={zh: x, pretraining: {}}", "Arms.none：这个名字程序自己要用"),
+    ("Tasks={pretraining: {recipe: zero.yaml, metric: x}}", "Tasks.pretraining：这个名字程序自己要用"),
+    ("Tasks.finetuning.seeds=[0, 0]", "Tasks.finetuning.seeds：应写几个不同的值"),
+    ("Pretraining.seeds=[1, 1]", "Pretraining.seeds：应写几个不同的值"),
 ])
 def test_a_mistake_in_the_recipe_is_one_clear_line(bench, change, said):
     with pytest.raises(UserError) as caught:
         load(bench / "compare.yaml", [change])
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_card_a_run_gets_is_one_the_user_left_to_the_program(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert execution._environment("gpu:1")["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert execution._environment("gpu:1")["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 @pytest.mark.parametrize(("wanted", "said"), [
@@ -275,3 +327,106 @@ def test_a_recipe_it_wrote_can_be_run_by_hand(bench):
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert recipe["Global"] == {"task": "finetuning", "device": "cpu", "seed": 1, "ranks": 1,
                                 "output_dir": "out/runs/real/ConVIRT/seed42/finetuning/fraction1.0/seed1"}
+
+
+# --- what the report says -------------------------------------------------------------------------------------------
+
+def page_of(bench: Path, *overrides: str, change=lambda: None) -> str:
+    loaded, runs, outcome, _ = run_all(bench, *overrides)
+    change()
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    return write_report(bench / "out", loaded.recipe, results, runs, outcome.seconds).read_text(encoding="utf-8")
+
+
+def test_an_order_is_said_with_what_is_more_than_chance(bench):
+    page = page_of(bench)
+    assert "没有出现，这里是 合成 < 真实；显著的差别：合成更低" in page
+    page = page_of(bench, "Expected.order=[synthetic, real]")
+    assert "：出现了；显著的差别：合成更低" in page and "共 3 处，3 处出现了这个次序，0 处没有。" in page
+
+
+def test_without_a_reference_nothing_is_said_of_differences(bench):
+    page = page_of(bench, "Arms.real.reference=false")
+    assert "参照组" not in page and "显著" not in page and "平均 ± 标准差（几个训练种子）。" in page
+
+
+def test_an_undefined_figure_is_named_and_left_out(bench):
+    """The others are reported; a seed without a figure is no 0."""
+    of_seed = bench / "out/runs/synthetic/ConVIRT/seed42/finetuning/fraction1.0/seed1/metrics.json"
+    of_cell = bench / "out/runs/synthetic/ConVIRT/seed42/zero_shot/eval_test/metrics.json"
+
+    def change() -> None:
+        for file in (of_seed, of_cell):
+            file.write_text(json.dumps({"evaluation": {"macro_auc": None}}))
+
+    page = page_of(bench, change=change)
+    assert "finetuning/fraction1.0/seed1 的 macro_auc 没有定义（null）" in page
+    assert "另有 1 处缺结果，没有判断" in page and "| ConVIRT | 合成 | — |" in page
+    with open(bench / "out/compare.csv", encoding="utf-8", newline="") as stream:
+        rows = {(row["arm"], row["setting"]): row for row in csv.DictReader(stream)}
+    assert rows["synthetic", "fraction=1.0"]["seeds"] == "1" and rows["real", "fraction=1.0"]["seeds"] == "2"
+    assert {row["demo_data"] for row in rows.values()} == {"1"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"evaluation": 3}'])
+def test_damaged_results_are_one_clear_line(bench, content):
+    loaded, runs, outcome, _ = run_all(bench)
+    (bench / "out/runs/real/ConVIRT/seed42/zero_shot/eval_test/metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.json 读不了.*请删去 .*zero_shot，重新运行") as error:
+        collect(loaded.recipe, runs, list(outcome.seconds))
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_cannot_be_read_is_said_and_not_compared(bench):
+    loaded, runs, outcome, _ = run_all(bench)
+    file = bench / "out/runs/synthetic/ConVIRT/seed42/zero_shot/eval_test/per_image.csv"
+    file.write_text(file.read_text().replace("0.png,p0,0,", "0.png,p0,zero,", 1))
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    assert any("读不了的行" in notice for notice in results.notices)
+
+
+def test_it_is_not_started_by_a_launcher(bench, monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(UserError, match="不要用 paddle.distributed.launch"):
+        compare(argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=True, debug=False))
+
+
+def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
+    """A training takes the second signal for "at once", and its steps since the last checkpoint would be lost."""
+    (bench / "child.py").write_text(textwrap.dedent("""
+        import signal, sys, time
+        from pathlib import Path
+        seen = Path("signals.txt")
+        def note(number, _):
+            with open(seen, "a") as file:
+                file.write(f"{signal.Signals(number).name} ")
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, note)
+        Path("ready").touch()
+        while not seen.exists():
+            time.sleep(0.05)
+        time.sleep(0.5)  # saving
+        sys.exit(130)
+        """))
+    script = textwrap.dedent("""
+        from paddle_cxr.compare.execute import execute
+        from paddle_cxr.compare.plan import plan
+        from paddle_cxr.compare.recipe import load
+        import sys
+        loaded = load("compare.yaml")
+        try:
+            execute(plan(loaded)[:1], loaded.tasks, ["cpu"], lambda line: print(line, flush=True),
+                    program=[sys.executable, "child.py"])
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """)
+    environment = os.environ | {"PYTHONPATH": str(Path(execution.__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=bench, start_new_session=True,
+                               stdout=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 60
+    while not (bench / "ready").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "训练到一半的先保存" in said
+    assert (bench / "signals.txt").read_text() == "SIGTERM "

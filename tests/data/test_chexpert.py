@@ -102,6 +102,15 @@ def test_chexpert_as_far_as_it_is_there(tmp_path):
                                                           "test/patient64741/study1/view1_frontal.jpg"]
 
 
+def test_chexpert_lateral_films_of_the_test_set_that_were_converted(tmp_path):
+    """Its table has no column for the side; the name tells, whatever the format."""
+    root = chexpert(tmp_path)
+    (root / "test_labels.csv").write_text("\n".join(TEST).replace(".jpg", ".png"))
+    for file in (root / "test").rglob("*.jpg"):
+        file.rename(file.with_suffix(".png"))
+    assert [record.path for record in CheXpert(str(root)).records][3:] == ["test/patient64741/study1/view1_frontal.png"]
+
+
 def test_chexpert_uncertain_and_blank(tmp_path):
     """Row 2: cells 1.0 for opacity and fracture, -1.0 for five, empty for seven."""
     root = chexpert(tmp_path)

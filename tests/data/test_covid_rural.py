@@ -84,7 +84,10 @@ def test_masks_of_another_size_and_broken_files(root):
     refused("无法读取", source.mask, place[ILL], "Lung Opacity", (20, 30))
     for broken in ("{", "[]", '{"shapes": [{"label": "x"}]}', '{"shapes": []}',
                    '{"shapes": [{"label": "x", "points": [[1, 2], [3, 4], [5, Infinity]]}], '
-                   '"imageHeight": 20, "imageWidth": 30}'):
+                   '"imageHeight": 20, "imageWidth": 30}',
+                   '{"shapes": [], "imageHeight": Infinity, "imageWidth": 30}',
+                   '{"shapes": [{"label": "x", "points": [[1, 2], [3, 4], [5, %s]]}], '
+                   '"imageHeight": 20, "imageWidth": 30}' % ("9" * 400)):
         (root / "jpgs" / "jsons" / f"{WELL}.json").write_text(broken)
         refused("不是 labelme", CovidRural, str(root))
 

@@ -96,7 +96,9 @@ def test_json_lines(root):
     for row, match in (({"image": "images/a.png", "labels": []}, "labels 应是"), ({"labels": {}}, "没有 'image'"),
                        ({"image": "images/a.png", "boxes": [5]}, "finding, x"),
                        ({"image": "images/a.png", "labels": {"x": True}}, "'?True"), ({"image": 7}, "找不到|不在磁盘"),
-                       ({"image": "images/a.png", "boxes": [{"finding": "x", "x": 1}]}, "四个数")):
+                       ({"image": "images/a.png", "boxes": [{"finding": "x", "x": 1}]}, "四个数"),
+                       ({"image": "images/a.png", "boxes": [{"finding": "x", "x": 10 ** 400, "y": 1, "width": 1,
+                                                             "height": 1}]}, "四个数")):
         (root / "pairs.jsonl").write_text(json.dumps({**row, "other": 1}) + "\n" +
                                           json.dumps({"image": "images/b.png", "labels": {"x": 1}}))
         refused(match, FindingsFile, str(root), "pairs.jsonl", columns={"path": "image"})
@@ -185,6 +187,8 @@ def test_absent_images_are_named_counted_or_skipped(root):
     ({"label_column": "found", "columns": {"pth": "file"}}, "pth.*是不是 path"),
     ({"label_column": "found", "columns": {"path": "fil"}}, "没有列 'fil'"), ({"file": "no.csv"}, "找不到列表"),
     ({"finding_columns": ("age", "agee")}, "agee"), ({"mask_column": {"m": "lung"}}, "没有列 'm'"),
+    ({"finding_columns": ("age",), "mask_column": {"age": "lung"}}, "列 age .*写了两次"),
+    ({"finding_columns": ("age", "age")}, "列 age .*写了两次"),
     ({"finding_columns": ("age",)}, "index.csv:2.*'50'"), ({"label_column": "found", "separator": ""}, "separator"),
 ])
 def test_wrong_arguments(root, options, match):

@@ -121,7 +121,8 @@ def test_images_that_are_absent():
           usable_records, records(9), [False] * 5 + [True] * 4, "error", Path("data"), "X", notices)
     kept = usable_records(records(9), [False] * 5 + [True] * 4, "skip", Path("data"), "X", notices)
     assert kept == records(9)[5:]
-    assert notices == ["data：表中的 9 张图有 5 张不在磁盘上（例如 0.png、1.png、2.png），略过"]
+    assert notices == ["data：表中的 9 张图有 5 张不在磁盘上（例如 0.png、1.png、2.png），略过"
+                       "（全部名单见 tools/prepare_data.py 写的 absent.csv）"]
     error("没有一张可用的图.*2 张不在磁盘上", usable_records, records(2), [False] * 2, "skip", Path("d"), "X", [])
     error("没有一张可用的图（表是空的）", usable_records, [], [], "skip", Path("d"), "X", [])
     error("1.png 在表中列了两次", usable_records, records(2) + records(2)[1:], [True] * 3, "skip", Path("d"), "X", [])

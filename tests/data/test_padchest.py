@@ -73,6 +73,8 @@ CELLS = [("['normal']", {"normal"}),
          ("['copd signs', 'double j stent', 'Chilaiditi sign']", {"COPD signs", "double J stent", "Chilaiditi sign"}),
          ('["kerley lines", \'cardiomegaly\']', {"kerley lines", "cardiomegaly"}),
          ("['scoliosis, 'kyphosis'", {"scoliosis", "kyphosis"}),  # a quotation mark and the bracket are missing
+         ("['hiatal hernia' 'kyphosis']", {"hiatal hernia", "kyphosis"}),  # a comma is, as in the columns of CUIs
+         ("[['mass'], ['nodule ']]", {"mass", "nodule"}),
          ("['loc right', 'pneumonia']", {"pneumonia"}),
          ("['unchanged', 'cardiomegaly']", {"cardiomegaly"}),
          ("[nan]", None), ("nan", None), ("", None), ("[]", None), ("['']", None), ("['loc right']", None),

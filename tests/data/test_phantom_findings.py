@@ -28,6 +28,7 @@ def test_the_same_films_as_the_pairs(source: PhantomFindings) -> None:
     pairs = PhantomPairs(**ARGUMENTS)
     for index in range(6):
         assert np.array_equal(source.read(index), pairs.read(index))
+        assert np.array_equal(pairs.film(index).image, pairs.read(index))
     for one, pair in zip(source.records, pairs.records, strict=True):
         assert (one.path, one.patient_id, one.labels) == (pair.path, pair.patient_id, pair.labels)
 
@@ -77,7 +78,7 @@ def test_a_part_of_it_knows_as_much(source: PhantomFindings) -> None:
 
 
 def test_listing_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle_cxr.data.sources.phantom_findings.draw", None)
+    monkeypatch.setattr("paddle_cxr.data.phantom.draw", None)
     many = PhantomFindings(count=50, size=32)
     assert len(many.fingerprint()) == 16
     assert {one.name for one in many.findings} == set(DRAWERS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniatures import covidx
 from PIL import Image
 from published import picture, refused
 from recipes import ROOT
@@ -168,6 +169,19 @@ def test_absent_images_are_all_listed(root, tmp_path, capsys):
     assert "不在磁盘上：4 张，名单见 absent.csv" in text
     assert [row["file"] for row in rows(tmp_path / "out" / "absent.csv")] == [
         f"images/{number:02d}.png" for number in (1, 5, 6, 9)]
+
+
+def test_absent_images_of_a_data_set_of_classes_are_listed_too(tmp_path, capsys):
+    """The source within ClassesAsFindings says what to do about them."""
+    covidx(tmp_path / "covidx")
+    (tmp_path / "covidx/train/3.png").unlink()
+    (tmp_path / "covidx/test/20.png").unlink()
+    recipe, output = ROOT / "configs/eval/zero_shot_covidx.yaml", f"Prepare.output={tmp_path / 'out'}"
+    source = f"DataLoader.Source.source={{name: COVIDxCXR2, root: {tmp_path / 'covidx'}, absent: %s}}"
+    refused("24 张图有 2 张不在磁盘上", prepare_data, recipe, [source % "error", output])
+    assert capsys.readouterr().err.split() == ["train/3.png", "test/20.png"]
+    assert "不在磁盘上：2 张，名单见 absent.csv" in prepare_data(recipe, [source % "skip", output])
+    assert [row["file"] for row in rows(tmp_path / "out" / "absent.csv")] == ["train/3.png", "test/20.png"]
 
 
 def test_pairs_are_not_checked_here(tmp_path):

@@ -56,7 +56,7 @@ def test_patients_come_from_the_mappings(root):
                                                          strict=True))]
     (root / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(rows))
     source = RSNAPneumonia(str(root))
-    assert [record.patient_id for record in source.records] == ["00000007", "00000007", "00000031"]
+    assert [record.patient_id for record in source.records] == ["7", "7", "31"]
     subsets = PatientSplit(0.0, 0.5)(source.records)
     assert subsets[0] == subsets[1] != subsets[2]
     (root / "pneumonia-challenge-dataset-mappings_2018.json").write_text("[{}]")
@@ -77,6 +77,17 @@ def test_png_copies_without_the_class_table(root):
 def test_a_smaller_copy_is_refused(root):
     refused("图像为 30×20.*框.*原来大小", RSNAPneumonia(str(root)).mask, 2, "Pneumonia", (20, 30))
     refused("框", RSNAPneumonia(str(root)).mask, 2, "Pneumonia", (60, 40))  # rows and columns exchanged
+
+
+def test_films_whose_lowest_value_is_white(root):
+    """MONOCHROME1: the picture is turned round, its boxes stay where they are."""
+    pixels = np.full((40, 60), 200, np.uint8)
+    pixels[5:7, 4:7] = 20  # what the first box holds is white on the film
+    dicom(root / "stage_2_train_images" / f"{ILL}.dcm", pixels, jpeg=False, PhotometricInterpretation="MONOCHROME1")
+    source = RSNAPneumonia(str(root))
+    picture_of, mask = source.read(2), source.mask(2, "Pneumonia", (40, 60))
+    assert picture_of.shape == (40, 60) and picture_of[5:7, 4:7].min() > picture_of[mask & (picture_of < 200)].max()
+    assert picture_of[0, 0] < picture_of[5, 4] and mask[5:7, 4:7].all()
 
 
 def test_only_some_findings(root):

@@ -179,3 +179,46 @@ def test_a_missing_column(tmp_path):
     table.write_text(table.read_text().replace("Pneumothorax", "PTX"))
     error("image_labels_train.csv:1：表头没有列 'Pneumothorax'", str(root))
     assert len(VinDrCxr(str(root), findings=("Edema",)).records) == 3
+
+
+# As Kaggle gave it out
+
+KAGGLE = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max",
+          f"{TWO},No finding,14,R11,,,,", f"{TWO},No finding,14,R7,,,,", f"{TWO},Other lesion,9,R10,4.0,1.0,5.0,2.0",
+          f"{ONE},Cardiomegaly,3,R10,2.5,6.0,8.0,10.0", f"{ONE},Cardiomegaly,3,R8,1,7,6,11",
+          f"{ONE},Aortic enlargement,0,R10,0,0,3,2", f"{ONE},Cardiomegaly,3,R8,0,0,1,1", f"{ONE},No finding,14,R9,,,,"]
+
+
+def kaggle(root: Path, lines: list[str] = KAGGLE) -> Path:
+    for name in (ONE, TWO):
+        png(root / "train" / f"{name}.png")
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_the_table_of_kaggle(tmp_path):
+    """A reader's row says that the finding is there; two rows of one reader are two boxes and one vote."""
+    root = kaggle(tmp_path)
+    source = build("findings", {"name": "VinDrCxr", "root": str(root)}, "DataLoader.Source")
+    assert len(source.findings) == 15 and source.findings[-1].name == "No finding"
+    assert [record.path for record in source.records] == [f"train/{TWO}.png", f"train/{ONE}.png"]
+    assert present(source, 0) == ["No finding"] and present(source, 1) == ["Cardiomegaly"]
+    assert {record.split for record in source.records} == {None} and "Kaggle" in source.notices[0]
+    assert source.records[1].boxes == (
+        FindingBox("Cardiomegaly", 2.5, 6, 5.5, 4), FindingBox("Cardiomegaly", 1, 7, 5, 4),
+        FindingBox("Aortic enlargement", 0, 0, 3, 2), FindingBox("Cardiomegaly", 0, 0, 1, 1))
+    assert source.annotated(1, "Cardiomegaly") and not source.annotated(1, "Aortic enlargement")
+    assert present(VinDrCxr(str(root), readers="any"), 1) == ["Aortic enlargement", "Cardiomegaly", "No finding"]
+    assert present(VinDrCxr(str(root), readers="all"), 1) == []
+    assert VinDrCxr(str(root), findings=("心影增大",)).records[1].labels == {"Cardiomegaly": 1}
+    error("没有征象 'Pneumonia'", str(root), findings=("Pneumonia",))
+
+
+def test_what_is_no_table_of_kaggle(tmp_path):
+    root = kaggle(tmp_path, [KAGGLE[0], f"{ONE},Cardiomegali,3,R10,1,1,2,2"])
+    error("train.csv:2：不认识的 class_name 'Cardiomegali'", str(root))
+    kaggle(root, ["image_id,PredictionString", f"{ONE},14 1 0 0 1 1"])
+    error("train.csv:1：表头没有列 'rad_id'", str(root))
+    kaggle(root)
+    (root / "train").rename(root / "films")
+    error("没有 train 文件夹", str(root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ nodule: {positive: a, negative: b}
     assert found["Pleural_Thickening"].positive == ("There is pleural thickening.",)
     assert (found["Pleural_Thickening"].zh, found["COVID"].negative) == ("胸膜增厚", ("No COVID-19.",))
     assert found["nodule"].positive == ("a",) and found["x"].positive == ("There is x.",)
+    chinese = write(tmp_path, '_templates_: {positive: "可见{term}。", negative: "未见{term}。", others: zh}')
+    found = {one.name: one for one in read_prompts(chinese, findings=findings)}
+    assert (found["COVID"].positive, found["nodule"].negative) == (("可见新冠。",), ("未见结节。",))
     alone = write(tmp_path, '_templates_: {positive: "There is {term}.", negative: "No {term}.", others: true}')
     assert read_prompts(alone) == () and len(read_prompts(alone, findings=findings)) == 4
 
@@ -81,6 +85,7 @@ def test_drawn_combinations(tmp_path: Path) -> None:
     ("_templates_: {positive: 'no place'}\na: {terms: x}", "prompts.yaml:1.*'no place' 没有 {term}"),
     ("_templates_: {negative: '{term}'}\na: {terms: x}", "_templates_：positive：缺少"),
     ("_templates_: [a]\na: {terms: x}", "_templates_ 应写成"),
+    ("_templates_: {positive: '{term}', others: en}\na: {terms: x}", "_templates_：others：应为.*zh"),
     ("_templates_: {positive: '{term}'}", "只有 _templates_.*others: true"),
     ("_templates_: {positive: '{term}', negative: '{term}'}\na: {terms: x}", "同一句话 'x'"),
     ("a: {subtype: x, location: [1]}\nb: {subtype: y}", "征象 a.*location.0：应为文字"),
@@ -117,7 +122,7 @@ def test_the_files_that_are_shipped(file: Path) -> None:
     assert all(one.zh and one.en for one in prompts)
     assert len(prompt_texts(prompts)) <= 200
     for text in prompt_texts(prompts):
-        assert text.isascii() and "{" not in text
+        assert text.isascii() != file.stem.endswith("_zh") and "{" not in text
 
 
 def test_the_files_that_are_shipped_name_the_findings_of_their_data_sets() -> None:
@@ -130,3 +135,18 @@ def test_the_files_that_are_shipped_name_the_findings_of_their_data_sets() -> No
     assert names("chestxray14") == [one.name for one in FINDINGS]
     assert sorted(names("chexpert5")) == sorted(COMPETITION) == sorted(names("chexpert5_combinations"))
     assert {"Pneumonia", "Normal"} == set(names("rsna")) and names("siim") == ["Pneumothorax"]
+    assert sorted(names("chexpert5_zh")) == sorted(COMPETITION)
+
+
+@pytest.mark.parametrize("stem", ["generic", "generic_zh"])
+def test_templates_make_sense_of_every_finding_of_the_public_data_sets(stem: str) -> None:
+    """"No finding" is no finding to fill a template with: there is no "no no finding"."""
+    from paddle_cxr.data.sources import chestxray14, chexpert_labels, padchest_labels, rsna_pneumonia, vindr_cxr
+
+    for findings in (chestxray14.FINDINGS, chexpert_labels.OBSERVATIONS, padchest_labels.FINDINGS, vindr_cxr.FINDINGS,
+                     (rsna_pneumonia.PNEUMONIA, rsna_pneumonia.NORMAL)):
+        prompts = {one.name: one for one in read_prompts(ROOT / f"configs/prompts/{stem}.yaml", findings=findings)}
+        for info in findings:
+            sides = " ".join((*prompts[info.name].positive, *prompts[info.name].negative)).lower()
+            assert not re.search(r"no (no|normal)\b|there is (no finding|normal)\b|(未|可)见(未见|正常)", sides), sides
+            assert sides.isascii() == (stem == "generic")

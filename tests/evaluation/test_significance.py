@@ -51,19 +51,35 @@ def test_a_model_does_not_differ_from_itself():
     assert (found.value, found.ci95, found.p) == (0.0, (0.0, 0.0), 1.0)
 
 
-def test_it_is_the_plain_loop_over_resamples_of_patients():
+@pytest.mark.parametrize("paired", [False, True])
+def test_it_is_the_plain_loop_over_resamples_of_patients_and_seeds(paired):
     first, second = RNG.normal(0.4, 1, (2, 30)), RNG.normal(size=(2, 30))
     patients = [f"p{i // 3}" for i in range(30)]
     found = paired_bootstrap([mean_statistic(one) for one in first], [mean_statistic(one) for one in second], 30,
-                             patients, n=4000, seed=1)
+                             patients, n=4000, seed=1, paired=paired)
     rng, differences = np.random.default_rng(7), []
     for _ in range(4000):
         rows = np.concatenate([np.arange(3 * p, 3 * p + 3) for p in rng.integers(10, size=10)])
-        differences.append(first[:, rows].mean() - second[:, rows].mean())
+        seeds = rng.integers(2, size=2)
+        others = seeds if paired else rng.integers(2, size=2)
+        differences.append(first[seeds][:, rows].mean() - second[others][:, rows].mean())
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert found.ci95 == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])), abs=0.05)
     assert found.p == pytest.approx(2 * min(np.mean(np.array(differences) <= 0), np.mean(np.array(differences) >= 0)),
                                     abs=0.03)
+
+
+def test_what_one_seed_gains_and_another_loses_is_no_difference():
+    """The images would say it is one: every one of them scores higher on average over these three seeds."""
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=300)
+    base = [mean_statistic(hard + rng.normal(0, 0.01, 300)) for _ in range(3)]
+    lucky = [mean_statistic(hard + gain + rng.normal(0, 0.01, 300)) for gain in (0.5, -0.2, -0.1)]
+    better = [mean_statistic(hard + gain + rng.normal(0, 0.01, 300)) for gain in (0.1, 0.06, 0.08)]
+    assert paired_bootstrap(lucky, base, 300, n=2000, paired=True).p > 0.3
+    assert paired_bootstrap(better, base, 300, n=2000, paired=True).p < 0.01
+    with pytest.raises(ValueError, match="pairs of 3 and 2"):
+        paired_bootstrap(better, base[:2], 300, paired=True)
 
 
 def test_without_a_difference_a_small_p_is_as_rare_as_it_says():
@@ -99,3 +115,13 @@ def test_holm_never_makes_a_p_smaller_and_keeps_the_order(values):
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_how_often_a_sample_counts_may_be_a_small_whole_number():
+    """The bootstrap hands out bytes, for speed: sums and products of them must not overflow."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 200, (3, 500)).astype(np.uint8)
+    labels, scores = rng.integers(0, 2, (500, 2)).astype(float), rng.normal(size=(500, 2))
+    for statistic in (macro_auc_statistic(labels, scores), mean_statistic(scores[:, 0]),
+                      mean_statistic(scores[:, 0], rng.integers(0, 3, 500).tolist())):
+        assert statistic(weights) == pytest.approx(statistic(weights.astype(float)))

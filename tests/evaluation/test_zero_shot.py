@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_cxr.data.findings import FindingsRecord, label_matrix
 from paddle_cxr.data.pairs import PhantomPairs
 from paddle_cxr.data.phantom import DRAWERS
 from paddle_cxr.data.phantom.findings import Finding, place
@@ -18,14 +19,7 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.bootstrap import resamples
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, read_prompts
-from paddle_cxr.evaluation.zero_shot import (
-    label_matrix,
-    margins,
-    margins_of_sides,
-    probabilities,
-    sides,
-    zero_shot,
-)
+from paddle_cxr.evaluation.zero_shot import margins, margins_of_sides, probabilities, sides, zero_shot
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -159,12 +153,6 @@ def test_intervals_are_those_of_resampled_images() -> None:
     assert zero_shot(labels, scores, PROMPTS, [f"p{i // 4}" for i in range(40)], n=5)["bootstrap"]["unit"] == "patient"
 
 
-def test_labels_of_records() -> None:
-    rows = [{"effusion": 1, "nodule": 0}, {"nodule": None, "covid": 1, "other": 1}, {}]
-    np.testing.assert_array_equal(label_matrix(rows, PROMPTS), [[1, 0, np.nan], [np.nan, np.nan, 1], [np.nan] * 3])
-    assert label_matrix([], PROMPTS).shape == (0, 3)
-
-
 def test_bad_input() -> None:
     scores, labels = np.zeros((2, 8)), np.zeros((2, 3))
     with pytest.raises(UserError, match="没有图像"):
@@ -254,7 +242,8 @@ def test_phantom_prompts_tell_the_findings_apart(language: str) -> None:
     prompts, random = phantom_prompts(language), np.random.default_rng(0)
     names = [[], *([name] for name in DRAWERS)] * 30
     reports = [write_report([place(Finding(name), random) for name in one], random)[language == "zh"] for one in names]
-    labels = label_matrix([{name: int(name in one) for name in DRAWERS} for one in names], prompts)
+    labels = label_matrix([FindingsRecord("", 0, labels={name: int(name in one) for name in DRAWERS})
+                           for one in names], [one.name for one in prompts])
     reader = text.TfidfVectorizer(analyzer="char" if language == "zh" else "word", ngram_range=(1, 2))
     reader.fit([report["findings"] + report["impression"] for report in reports])
     of_prompts = reader.transform(prompt_texts(prompts))
@@ -269,6 +258,6 @@ def test_phantom_prompts_tell_the_findings_apart(language: str) -> None:
 
 def test_pairs_go_straight_in() -> None:
     pairs = PhantomPairs(count=6, findings=("normal", "effusion", "nodule"))
-    labels = label_matrix([record.labels for record in pairs.records], phantom_prompts())
+    labels = label_matrix(pairs.records, [one.name for one in phantom_prompts()])
     known = [one.name for one, column in zip(phantom_prompts(), labels.T, strict=True) if not np.isnan(column).any()]
     assert known == ["effusion", "nodule"]

@@ -99,6 +99,7 @@ def test_a_run_leaves_model_figures_and_scores(tmp_path, mode):
     assert found["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
     assert found["macro_auc_ci95"][0] <= found["macro_auc"] <= found["macro_auc_ci95"][1]
     assert found["thresholds_from"] == "val"
+    assert " 宏平均 AUC 0." in (out / "log.txt").read_text(encoding="utf-8")
     with open(out / "train_files.csv", encoding="utf-8", newline="") as lines:
         trained = {row["patient_id"] for row in csv.DictReader(lines)}
     assert not trained & {row["patient_id"] for row in rows}
@@ -351,6 +352,9 @@ def test_what_the_recipe_says_of_the_input_wins(tmp_path):
     task = make_task(tmp_path, f"Model.checkpoint={start}", "Global.image_shape=[1, 48, 40]",
                      "DataLoader.preprocess={mean: [0.1]}")
     assert task.data.images.shape[1:] == (48, 40) and task.data.preprocess.mean == [0.1]
+    told = settle(load(write_recipe(tmp_path), [
+        f"Model.checkpoint={start}", "DataLoader.preprocess={mean: [0.1]}", "Finetune.mode=linear_probe"]).recipe)
+    assert len(told) == 1 and "mean [0.4] → [0.1]" in told[0] and "冻结的图像塔会看到没有见过的图" in told[0]
 
 
 @pytest.mark.parametrize(("overrides", "told"), [
@@ -398,6 +402,27 @@ def test_a_probe_is_not_continued_on_another_tower(tmp_path):
                  {f"image_encoder.{name}": tensor for name, tensor in model.state_dict().items()}, meta)
     with pytest.raises(UserError, match="另一份起点权重"):
         train(tmp_path, *overrides)
+
+
+def test_the_checkpoint_of_a_probe_is_no_network(tmp_path):
+    out = train(tmp_path, *PROBE)
+    with pytest.raises(UserError, match="线性探针.*只有最后一层.*请用训练完写出的 model 文件夹"):
+        open_predictor(load(tmp_path / "tiny.yaml", [f"Global.checkpoint={out}/checkpoints/best"]), "paddle")
+
+
+@pytest.mark.parametrize("change", [
+    {"findings": [3]}, {"findings": "mass"}, {"preprocess": 5}, {"preprocess": {"image_shape": [1]}},
+    {"architecture": ["ResNet18"]}, {"architecture": "ResNet19"}, {"thresholds": [1]}, {"thresholds": {"mass": "high"}},
+    {"preprocess": {"image_shape": [1, 32, 32], "mean": ["a"]}}])
+def test_a_damaged_model_json_is_one_clear_line(tmp_path, change):
+    start, _ = make_start(tmp_path / "start", "finetuned")
+    file = start / "model/model.json"
+    meta = json.loads(file.read_text(encoding="utf-8"))
+    meta["preprocess"]["image_shape"] = [1, 32, 32]
+    file.write_text(json.dumps(meta | change), encoding="utf-8")
+    with pytest.raises(UserError, match="model.json 损坏.*请换一个检查点") as error:
+        open_predictor(load(write_recipe(tmp_path), [f"Global.checkpoint={start}"]), "paddle")
+    assert "\n" not in str(error.value)
 
 
 def test_frozen_parts_keep_their_weights_and_statistics(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from helpers import run_tool
 
 pytest.importorskip("paddlenlp")
 
+from untrained import untrained  # noqa: E402
+
 from paddle_cxr.data.findings import FindingBox, FindingsRecord, FindingsSource  # noqa: E402
 from paddle_cxr.data.labelled import LabelledData  # noqa: E402
 from paddle_cxr.data.preprocess import Preprocess  # noqa: E402
 from paddle_cxr.data.records import ClassInfo  # noqa: E402
-from paddle_cxr.engine.distributed import World  # noqa: E402
 from paddle_cxr.engine.jobs import evaluator  # noqa: E402
 from paddle_cxr.errors import UserError  # noqa: E402
 from paddle_cxr.evaluation.overlap import dice, iou  # noqa: E402
@@ -32,26 +34,6 @@ from paddle_cxr.tasks.grounding.report import _spread  # noqa: E402
 from paddle_cxr.tasks.grounding.schema import GroundingSection  # noqa: E402
 from paddle_cxr.tasks.grounding.scores import MEANS, Score, choose_thresholds, score, summarise  # noqa: E402
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of  # noqa: E402
-from paddle_cxr.tasks.pretraining.recipe import load as load_pretraining  # noqa: E402
-from paddle_cxr.tasks.pretraining.run import prepare, save_model  # noqa: E402
-
-PRETRAINING = """
-Global: {{task: pretraining, output_dir: {output}, device: cpu, seed: 3, epochs: 1, image_shape: [1, {side}, {side}],
-         micro_batches: 1, ranks: 1}}
-Arch:
-  name: {method}
-  dim: 16
-  image: {{name: ResNet18}}
-  text: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16, vocab_size: 400,
-          max_tokens: 60}}
-Optimizer: {{name: Adam, lr: {{name: Constant, learning_rate: 1.0e-3}}}}
-DataLoader:
-  Source: {{name: PhantomPairs, count: 12, seed: 5, size: 32, findings: [effusion, consolidation, cardiomegaly]}}
-  Split: {{name: PatientSplit, val: 0.34, test: 0.0}}
-  cache: {{mode: memory}}
-  Text: {{sections: [findings], take: all}}
-  Train: {{sampler: {{batch_size: 8}}}}
-"""
 
 GROUNDING = """
 Global: {{task: grounding, output_dir: {output}, device: cpu, seed: 1}}
@@ -68,15 +50,6 @@ Metric: {{resamples: 20}}
 
 PROMPTS = (FindingPrompts("effusion", ("There is a pleural effusion.", "Fluid in the angle."), (), "积液", "Effusion"),
            FindingPrompts("nodule", ("A nodule is seen in the right upper lung.",), (), "结节", "Nodule"))
-
-
-def untrained(folder: Path, method: str, side: int = 96) -> Path:
-    """A model with random weights, saved as a run saves it."""
-    file = folder / f"{method}_{side}.yaml"
-    file.write_text(PRETRAINING.format(output=folder / f"{method}_{side}", method=method, side=side), "utf-8")
-    task = prepare(load_pretraining(file), World(), lambda _: None)
-    save_model(folder / f"{method}_{side}" / "model", task)
-    return folder / f"{method}_{side}"
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +228,26 @@ def test_findings_without_prompts(tmp_path: Path, runs: dict[str, Path]) -> None
         _, known, marked = load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], *overrides, more), ["test"], said.append)
         assert len(known) == 1 and {one.finding for one in marked["test"]} == {0}
     assert any("nodule 在" in line for line in said)
-    with pytest.raises(UserError, match="Metric.findings.*efusion.*effusion"):
-        load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], "Metric.findings=[efusion]"), ["test"], said.append)
+    with pytest.raises(UserError, match="prompts.yaml.*没有提示词.*改成标签的写法"):
+        load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], *overrides, "Prompts.missing=skip",
+                                  "Metric.findings=[nodule]"), ["test"], said.append)
+    for wrong in ("[efusion]", "[effusion, effusion]"):
+        with pytest.raises(UserError, match="Metric.findings.*effusion"):
+            load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], f"Metric.findings={wrong}"), ["test"], said.append)
+
+
+def test_findings_that_nobody_marked_are_named(tmp_path: Path, runs: dict[str, Path]) -> None:
+    said: list[str] = []
+    source = ("DataLoader.Source={name: PhantomFindings, count: 20, size: 48, "
+              "findings: [normal, effusion, 'nodule:left']}")
+    loaded = loaded_recipe(tmp_path, runs["GLoRIA"], source, "Metric.findings=[nodule, effusion]")
+    _, known, _ = load_marked(loaded, ["test", "val"], said.append)
+    assert {one.name for one in known} == {"effusion", "nodule"} and not any("没有一张标出" in line for line in said)
+    only = "DataLoader.Source.count=2"  # a normal film and one with an effusion
+    with pytest.raises(UserError, match="没有一张标出了征象位置"):
+        load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], source, only, "DataLoader.Split={name: NoSplit}",
+                                  "Metric.findings=[nodule]"), ["all"], said.append)
+    assert any("征象 nodule 没有一张标出位置的图像" in line for line in said)
 
 
 def test_a_subset_without_marks_is_refused(tmp_path: Path, runs: dict[str, Path]) -> None:
@@ -405,7 +396,8 @@ def test_a_run_leaves_everything_behind(tmp_path: Path, runs: dict[str, Path], c
 
 @pytest.mark.parametrize(("override", "words"), [
     ("DataLoader.Eval.threshold_subset=test", "测试集"), ("DataLoader.Eval.subset=all", "测试集"),
-    ("Prompts.file=x.yaml", "只写一个"), ("Prompts.ensemble=max", "Prompts.ensemble.*删去"),
+    ("Prompts.file=x.yaml", "只写一个"), ("Prompts.ensemble=max", "Prompts.ensemble：没有这个键"),
+    ("Prompts={file: x.yaml, language: zh}", "Prompts.language：zh.*删去"),
     ("Grounding={map: attention, scale: none}", "Grounding.scale.*attention"),
     ("Grounding.map=heat", "Grounding.map.*similarity"), ("Metric.findings=[]", "Metric.findings"),
 ])
@@ -422,6 +414,29 @@ def test_without_thresholds_all_may_be_evaluated(tmp_path: Path, runs: dict[str,
     found = json.loads((tmp_path / "out/eval_all/metrics.json").read_text())["evaluation"]
     assert found["mean_iou"] is None and found["thresholds"] is None and found["pointing"] is not None
     assert not (tmp_path / "out/eval_all/grounding_0.png").exists()
+
+
+def test_films_that_the_model_was_trained_on_are_counted(tmp_path: Path, runs: dict[str, Path],
+                                                         capsys: pytest.CaptureFixture) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(runs["GLoRIA"], copy)
+    file = write_recipe(tmp_path, copy)
+    assert "无法核对" in run(file, capsys)
+    with open(tmp_path / "out/eval_test/per_image.csv", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    (copy / "train_files.csv").write_text(f"file,bytes,label,patient_id\nother.png,1,,{rows[0]['patient_id']}\n")
+    assert "用于训练过这份权重" in run(file, capsys)
+    found = json.loads((tmp_path / "out/eval_test/metrics.json").read_text())["evaluation"]
+    assert found["also_trained_on"] == 1  # the patient's film, however many findings are marked on it
+
+
+def test_what_was_used_can_be_run_again(tmp_path: Path, runs: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
+    """The written config.yaml is a recipe; a key that this map has no use for is said."""
+    said = run(write_recipe(tmp_path, runs["GLoRIA"]), capsys, "Grounding.layer=layer3")
+    assert "Grounding.layer 只用于 map: gradcam" in said
+    first = json.loads((tmp_path / "out/eval_test/metrics.json").read_text())
+    run(tmp_path / "out/eval_test/config.yaml", capsys, f"Global.output_dir={tmp_path / 'again'}")
+    assert json.loads((tmp_path / "again/eval_test/metrics.json").read_text()) == first
 
 
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:

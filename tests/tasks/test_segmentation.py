@@ -1,5 +1,6 @@
 """Segmentation: joint augmentation, masks as bits, losses, scores at the published size, and recipes with mistakes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from paddle_cxr.data.findings import FindingBox, FindingsRecord, FindingsSource
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo
+from paddle_cxr.data.sources import FindingsFile
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.surface import hausdorff
@@ -29,6 +31,7 @@ from paddle_cxr.tasks.segmentation.losses import BCEDiceLoss
 from paddle_cxr.tasks.segmentation.models import Segmenter, settle
 from paddle_cxr.tasks.segmentation.recipe import load
 from paddle_cxr.tasks.segmentation.scoring import METRICS, Scores, masks_at_full_size, score, spacing_of, summarise
+from paddle_cxr.tasks.segmentation.task import SegmentationTask
 
 RECIPE = """
 Global: {{task: segmentation, output_dir: {output}, device: cpu, seed: 3, epochs: 2, image_shape: [1, 32, 32],
@@ -171,11 +174,18 @@ def test_the_cache_of_masks_follows_the_findings_and_the_mask_files(tmp_path):
     source = Drawn()
     names = {MaskPictures(source, chosen).fingerprint() for chosen in (["f0"], ["f1"], ["f0", "f1"], ["f1", "f0"])}
     assert len(names) == 4
-    source.root = tmp_path
-    source.records = [FindingsRecord("image/0", 0, extra={"mask": "m.png", "note": "no file"})]
-    before = MaskPictures(source, ["f0"]).fingerprint()
-    Image.new("L", (4, 4)).save(tmp_path / "m.png")
-    assert MaskPictures(source, ["f0"]).fingerprint() != before
+    for name in ("a.png", "m.png"):
+        Image.new("L", (4, 4), 255).save(tmp_path / name)
+    for list_file, text in (("index.csv", "file,lung_mask\na.png,m.png\n"),
+                            ("index.jsonl", '{"file": "a.png", "masks": {"lung": "m.png"}}\n')):
+        (tmp_path / list_file).write_text(text)
+        columns = {"lung_mask": "lung"} if list_file == "index.csv" else None
+        films = FindingsFile(str(tmp_path), list_file, mask_column=columns)
+        before = MaskPictures(films, ["lung"]).fingerprint()
+        assert MaskPictures(films, ["lung"]).fingerprint() == before
+        Image.new("L", (4, 4), 0).save(tmp_path / "m.png")  # drawn anew: the kept mask would be the old one
+        os.utime(tmp_path / "m.png", (1, 1 + len(text)))
+        assert MaskPictures(films, ["lung"]).fingerprint() != before
 
 
 def test_the_whole_data_set_is_divided_and_then_what_has_no_mask_is_left_out(tmp_path, monkeypatch):
@@ -192,7 +202,8 @@ def test_the_whole_data_set_is_divided_and_then_what_has_no_mask_is_left_out(tmp
 
 
 def test_a_finding_without_any_annotation_is_an_error(tmp_path):
-    for name, hint in (("effusoin", "，是不是 effusion？"), ("covid", "")):
+    for name, hint in (("effusoin", "，是不是 effusion？"), ("lungs", "，是不是 lung？（数据里有：effusion、lung）"),
+                       ("covid", "")):
         loaded = load(write_recipe(tmp_path), [f"Global.findings=[lung, {name}]"])
         with pytest.raises(UserError, match=f"Global.findings：数据 phantom 里没有 {name} 的掩膜.*{hint}"):
             load_segmentation(loaded, lambda _: None)
@@ -317,6 +328,31 @@ def test_intervals_draw_patients_with_all_their_images_and_findings():
             drawn.append(np.mean([np.nanmean(values[rows[findings[rows] == k], column]) for k in (0, 1)]))
         assert found[f"{metric}_ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
         assert found[metric] == pytest.approx(np.mean([np.nanmean(values[findings == k, column]) for k in (0, 1)]))
+
+
+def test_validation_is_the_mean_over_annotated_findings_of_every_image(tmp_path):
+    """At the model's own size; against scikit-learn, one image after the other."""
+    loaded = settled(tmp_path)
+    data = load_segmentation(loaded, lambda _: None)
+    validation = data.images.positions("val")
+    data.annotated[validation[0], 1] = False
+    task = SegmentationTask(loaded, data, World())
+    task.model.eval()
+    found = task.validate()
+    values = {0: [], 1: []}
+    for position in validation:
+        with paddle.no_grad():
+            logits = task.model(data.images.preprocess.normalize_tensor(
+                paddle.to_tensor(data.images.images[position][None])))[0].numpy()
+        for k in np.flatnonzero(data.annotated[position]):
+            truth, predicted = (data.masks[position, ..., 0] >> k & 1).ravel(), logits[k].ravel() > 0
+            either = truth.any() or predicted.any()
+            values[k].append([measure(truth, predicted, zero_division=0) if either else 1
+                              for measure in (f1_score, jaccard_score)])
+    assert len(values[1]) == len(values[0]) - 1 == len(validation) - 1
+    means = np.mean([np.mean(one, axis=0) for one in values.values()], axis=0)
+    assert (found["dice"], found["iou"]) == pytest.approx(tuple(means)) and found["images"] == len(validation)
+    assert task.better(found, found | {"dice": found["dice"] - 0.1}) and not task.better(found, found)
 
 
 def test_millimetres_where_the_spacing_is_known():

@@ -82,6 +82,9 @@ def test_a_run_leaves_figures_that_can_be_computed_again(trained):
         means = [np.mean([float(row[metric]) for row in rows if row["finding"] == name and row[metric]] or [np.nan])
                  for name in ("lung", "effusion")]
         assert evaluation[metric] == pytest.approx(np.nanmean(means), abs=1e-9) and f"{metric}_ci95" in evaluation
+    assert all(row["dice_present"] == (row["dice"] if int(row["truth_pixels"]) else "") for row in rows)
+    log = (out / "log.txt").read_text(encoding="utf-8")
+    assert " Dice 0." in log and " IoU 0." in log  # each epoch's line
     history = (out / "history.csv").read_text(encoding="utf-8")
     assert "val_dice" in history and "val_loss" in history
 
@@ -196,8 +199,44 @@ def test_weights_that_are_no_segmenter_are_refused(trained, tmp_path):
         open_segmenter(recipe(tmp_path, "Global.findings=[covid]").recipe, trained / "out" / "checkpoints" / "best")
     with pytest.raises(UserError, match="下没有检查点"):
         evaluator("segmentation")(arguments(tmp_path, "Global.output_dir=nothing"))
-    with pytest.raises(UserError, match="Global.checkpoint：找不到 gone"):
-        evaluator("segmentation")(arguments(tmp_path, "Global.checkpoint=gone"))
+    (tmp_path / "empty").mkdir()
+    for given in ("gone", tmp_path / "empty"):
+        with pytest.raises(UserError, match="^Global.checkpoint：找不到 .*用 -o Global.checkpoint=… 指定别的权重"):
+            evaluator("segmentation")(arguments(tmp_path, f"Global.checkpoint={given}"))
+
+
+@pytest.mark.parametrize("change", [
+    {"findings": "lung"}, {"findings": 3}, {"arguments": [1]}, {"arguments": {"widths": "x"}},
+    {"arguments": {"depth": 3}}, {"image_shape": 5}, {"image_shape": [1, 2]}, {"image_shape": [1, -32, 32]},
+    {"preprocess": [1]}, {"preprocess": {"mean": "high"}}])
+def test_a_damaged_model_json_is_one_clear_line(trained, tmp_path, change):
+    state, meta = load_weights(trained / "out" / "checkpoints" / "best")
+    save_weights(tmp_path / "weights", state, meta | change)
+    with pytest.raises(UserError, match="model.json 损坏.*请换一个检查点") as error:
+        open_segmenter(recipe(tmp_path).recipe, tmp_path / "weights")
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_that_a_model_json_names_is_downloaded(trained, tmp_path, monkeypatch):
+    """PaddleSeg would fetch a backbone's ``pretrained`` and unpickle it, only for the weights to replace it."""
+    state, meta = load_weights(trained / "out" / "checkpoints" / "best")
+    meta |= {"architecture": "PaddleSegModel", "arguments": {"model": "FCN", "arguments": {
+        "backbone": {"type": "ResNet18_vd", "pretrained": "http://x/a.pdparams"}, "pretrained": "http://x/b.pdparams",
+        "backbone_indices": [-1]}}}
+    save_weights(tmp_path / "weights", state, meta)
+    asked = {}
+
+    class Built(Exception):
+        pass
+
+    def build(model, outputs, channels, arguments):
+        asked.update(arguments)
+        raise Built
+
+    monkeypatch.setattr("paddle_cxr.tasks.segmentation.models.PaddleSegModel", build)
+    with pytest.raises(Built):
+        open_segmenter(recipe(tmp_path).recipe, tmp_path / "weights")
+    assert asked == {"backbone": {"type": "ResNet18_vd"}, "backbone_indices": [-1]}
 
 
 def test_a_frozen_encoder_is_the_starting_points_after_training(tmp_path):
@@ -226,10 +265,14 @@ def test_folds_are_pooled_by_patient(tmp_path, capsys):
     capsys.readouterr()
     train(recipe(tmp_path, *overrides))  # nothing is left to do
     assert capsys.readouterr().out.count("折已完成，跳过") == 2
-    assert evaluator("segmentation")(arguments(tmp_path, *(f"{one}" for one in overrides), "Global.fold=1")) == 0
+    assert evaluator("segmentation")(arguments(tmp_path, *overrides, "Global.fold=1")) == 0
     again = metrics(out / "eval_fold1")["evaluation"]
     assert again["also_trained_on"] == 0
     assert again["dice"] == pytest.approx(metrics(out / "fold1")["evaluation"]["dice"])
+    for damage in (lambda file: file.write_text("file,dice\na.png,good\n"), Path.unlink):
+        damage(out / "fold1" / "per_image.csv")
+        with pytest.raises(UserError, match=r"fold1/per_image\.csv 读不了.*请删去它所在的文件夹"):
+            train(recipe(tmp_path, *overrides))
 
 
 # --- data with mistakes, and real data -----------------------------------------------------------------------------

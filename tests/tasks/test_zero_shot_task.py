@@ -31,8 +31,9 @@ from paddle_cxr.tasks.models import build_backbone  # noqa: E402
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of  # noqa: E402
 from paddle_cxr.tasks.pretraining import recipe as pretraining  # noqa: E402
 from paddle_cxr.tasks.pretraining.run import prepare, save_model  # noqa: E402
+from paddle_cxr.tasks.prompt_texts import notices_of  # noqa: E402
 from paddle_cxr.tasks.zero_shot.recipe import load  # noqa: E402
-from paddle_cxr.tasks.zero_shot.schema import PromptsSection  # noqa: E402
+from paddle_cxr.tasks.zero_shot.schema import ZeroShotPrompts  # noqa: E402
 from paddle_cxr.tasks.zero_shot.scoring import PromptScorer, score_images  # noqa: E402
 from paddle_cxr.weights import save_weights  # noqa: E402
 
@@ -112,6 +113,13 @@ def test_what_is_no_pretrained_model(runs: dict[str, Path], tmp_path: Path) -> N
     save_weights(tmp_path / "classifier/model", {"fc.weight": np.zeros(2)}, {"architecture": "ResNet18"})
     with pytest.raises(UserError, match="ResNet18 的权重，没有文本塔"):
         read_settings(tmp_path / "classifier")
+    # As a classifier's run and a segmentation's leave them: with the arguments of their network.
+    for number, (place, name) in enumerate([("checkpoints/best", "ResNet50"), ("checkpoints/latest", "UNet"),
+                                            ("model", "ResNet18"), ("model", ["odd"])]):
+        save_weights(tmp_path / f"run{number}" / place, {"fc.weight": np.zeros(2)},
+                     {"architecture": name, "arguments": {}})
+        with pytest.raises(UserError, match="的权重，没有文本塔.*pretraining"):
+            read_settings(tmp_path / f"run{number}")
     copy = tmp_path / "copy/model"
     shutil.copytree(runs["ConVIRT"] / "model", copy)
     meta = json.loads((copy / "model.json").read_text())
@@ -162,7 +170,7 @@ def some_images(pretrained: Pretrained, count: int) -> LabelledData:
 
 def score(pretrained: Pretrained, data: LabelledData, prompts: tuple[FindingPrompts, ...], batch: int = 4,
           **section: str) -> np.ndarray:
-    scorer = PromptScorer(pretrained, prompts, PromptsSection(name="phantom", **section), batch)
+    scorer = PromptScorer(pretrained, prompts, ZeroShotPrompts(name="phantom", **section), batch)
     return score_images(scorer, pretrained, data, batch)
 
 
@@ -215,9 +223,9 @@ def test_an_image_scores_the_same_alone_and_in_any_set(opened: dict[str, Pretrai
 def test_what_a_model_cannot_do(opened: dict[str, Pretrained]) -> None:
     prompts = phantom_prompts()
     with pytest.raises(UserError, match="Prompts.similarity：ConVIRT 没有局部相似度"):
-        PromptScorer(opened["ConVIRT"], prompts, PromptsSection(name="phantom", similarity="local"), 8)
+        PromptScorer(opened["ConVIRT"], prompts, ZeroShotPrompts(name="phantom", similarity="local"), 8)
     with pytest.raises(UserError, match="Prompts.ensemble：embeddings.*GLoRIA.*similarity: global"):
-        PromptScorer(opened["GLoRIA"], prompts, PromptsSection(name="phantom", ensemble="embeddings"), 8)
+        PromptScorer(opened["GLoRIA"], prompts, ZeroShotPrompts(name="phantom", ensemble="embeddings"), 8)
 
 
 def test_memory_is_that_of_one_batch(opened: dict[str, Pretrained]) -> None:
@@ -235,7 +243,7 @@ def test_memory_is_that_of_one_batch(opened: dict[str, Pretrained]) -> None:
 
     watched = SimpleNamespace(images=Watched(), preprocess=data.preprocess)
     sizes: list[int] = []
-    scorer = PromptScorer(pretrained, phantom_prompts(), PromptsSection(name="phantom"), 4)
+    scorer = PromptScorer(pretrained, phantom_prompts(), ZeroShotPrompts(name="phantom"), 4)
     found = score_images(scorer, pretrained, watched, 4, lambda done: sizes.append((done, len(asked))))
     assert found.shape == (10, 9) and found.dtype == np.float32
     assert asked == list(range(10)) and sizes == [(4, 4), (4, 8), (2, 10)]
@@ -268,7 +276,19 @@ def test_an_evaluation_leaves_everything_behind(runs: dict[str, Path], tmp_path:
         assert one["auc"] == pytest.approx(np.mean((wins > 0) + (wins == 0) / 2), abs=1e-12)
         predicted = scores[:, k] >= one["threshold"]
         assert one["accuracy"] == pytest.approx(np.mean(predicted == labels[:, k]))
-    assert "没见过" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "没见过" in said and said.count("患者重叠") == 1  # test and validation images are of one division
+
+
+def test_thresholds_come_from_the_validation_images(runs: dict[str, Path], tmp_path: Path) -> None:
+    """They are what the validation images alone would choose, and test labels have no part in them."""
+    found = run(tmp_path, runs["ConVIRT"])["evaluation"]["per_finding"]
+    overrides = ["DataLoader.Eval={subset: val, threshold_subset: null}", "DataLoader.Eval.sampler={batch_size: 7}"]
+    evaluator("zero_shot")(argparse.Namespace(config=str(tmp_path / "zero_shot.yaml"), override=overrides))
+    validation = json.loads((tmp_path / "zs/eval_val/metrics.json").read_text("utf-8"))["evaluation"]
+    assert validation["threshold_subset"] is None and "macro_f1" not in validation
+    for name, one in validation["best_on_test"]["per_finding"].items():
+        assert found[name]["threshold"] == one["threshold"]
 
 
 def test_findings_that_compete(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -285,8 +305,10 @@ def test_findings_that_compete(runs: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(("overrides", "match"), [
     (["Prompts.name=null", "Prompts.file={prompts}"], "征象 consolidation、nodule 在 .*没有提示词.*missing: skip"),
     (["Metric.findings=[effusion, Nodule]"], "Metric.findings：数据 phantom 没有征象 'Nodule'，是不是 nodule"),
+    (["Metric.findings=[effusion, nodule, effusion]"], "Metric.findings：effusion 写了两次"),
     (["Metric.seen=[effusion, oedema]"], "Metric.seen：oedema 不在评估的征象里"),
     (["Model.checkpoint={classifier}"], "ResNet18 的权重，没有文本塔"),
+    (["DataLoader.Split={{name: BlogSplit}}"], "threshold_subset：子集 'val' 里没有图像"),  # it would give test images
     (["DataLoader.Split={{name: PatientSplit, val: 0.0, test: 0.5}}"],
      "threshold_subset：子集 'val' 里没有图像.*写 null"),
     (["Prompts.similarity=local"], "Prompts.similarity：ConVIRT 没有"),
@@ -300,6 +322,31 @@ def test_bad_input_is_one_clear_line_and_leaves_no_folder(runs: dict[str, Path],
         run(tmp_path, runs["ConVIRT"], *(one.format(prompts=prompts, classifier=tmp_path / "classifier")
                                          for one in overrides))
     assert "\n" not in str(error.value) and not (tmp_path / "zs").exists()
+
+
+def test_images_of_which_nothing_is_known(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Found before an image is read: the files are none."""
+    rows = ["file,split,found"]
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(b"404")
+        rows.append(f"{number}.png," + (f"val,{'fluid' if number % 2 else 'No Finding'}" if number < 4 else "test,"))
+    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "prompts.yaml").write_text("fluid: {positive: fluid, negative: no fluid}\n")
+    with pytest.raises(UserError, match="子集 test 的 4 张图没有征象 fluid 的标签，无法评估"):
+        run(tmp_path, runs["ConVIRT"], f"Prompts={{file: {tmp_path / 'prompts.yaml'}}}",
+            f"DataLoader.Source={{name: FindingsFile, root: {tmp_path}, label_column: found}}",
+            "DataLoader.Split={name: Published}")
+    assert not (tmp_path / "zs").exists()
+
+
+def test_prompts_in_a_language_that_the_model_never_read(runs: dict[str, Path], tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path, runs["ConVIRT"], "Prompts.language=zh")
+    assert "句含文本塔不认识的词（[UNK]）" in capsys.readouterr().out
+    tokenizer = open_pretrained(runs["ConVIRT"]).tokenizer
+    assert notices_of(["There is a pleural effusion."], tokenizer) == []
+    cut, unknown = notices_of(["There is a pleural effusion. " * 20, "双肺清晰。", "effusion"], tokenizer)
+    assert cut.startswith("!! 1 句提示词超过文本塔的长度") and "3 句提示词里有 1 句" in unknown
 
 
 def test_findings_without_prompts_may_be_left_out(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
@@ -320,7 +367,8 @@ def test_the_recipes_that_are_shipped(file: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(ROOT)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/any").touch()
-    for overrides in ([], [f"DataLoader.Source.root={tmp_path / 'data'}"]):
+    key = "source.root" if "covidx" in file.stem else "root"
+    for overrides in ([], [f"DataLoader.Source.{key}={tmp_path / 'data'}"]):
         if "phantom" in file.stem and overrides:
             continue
         try:

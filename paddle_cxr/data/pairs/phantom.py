@@ -12,6 +12,7 @@ from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.registry import register
 
 if TYPE_CHECKING:
+    from paddle_cxr.data.phantom import Phantom
     from paddle_cxr.data.phantom.findings import Place
 
 _PAIR_STREAM = 7  # keeps these random numbers apart from others made of the same seed (see data/dataset.py)
@@ -113,6 +114,12 @@ class PhantomPairs(PairSource):
         from paddle_cxr.data.phantom import draw_image
 
         return draw_image(self._findings[index], seed=self._seed, index=index, size=self._size)
+
+    def film(self, index: int) -> Phantom:
+        """Image ``index`` with everything there is to know about it: masks, boxes, what was drawn where."""
+        from paddle_cxr.data.phantom import draw
+
+        return draw(self._findings[index], seed=self._seed, index=index, size=self._size)
 
     def locate(self, index: int) -> str:
         """The made-up name."""

@@ -15,10 +15,13 @@ from paddle_cxr.data.sources.mimic_cxr import MimicCxr
 from paddle_cxr.data.sources.padchest import PadChest
 from paddle_cxr.data.sources.phantom import Phantoms
 from paddle_cxr.data.sources.phantom_findings import PhantomFindings
+from paddle_cxr.data.sources.planted_mark import PlantedMark
 from paddle_cxr.data.sources.rsna_pneumonia import RSNAPneumonia
+from paddle_cxr.data.sources.several_films import SeveralFilms
 from paddle_cxr.data.sources.siim_acr import SIIMACRPneumothorax
 from paddle_cxr.data.sources.vindr_cxr import VinDrCxr
 
 __all__ = ["COVIDxCXR2", "CheXpert", "ChestXray14", "ClassesAsFindings", "CovidChestXray", "CovidRadiography",
            "CovidRadiographyFindings", "CovidRural", "FindingsFile", "ImageFolder", "ListFile", "MimicCxr", "PadChest",
-           "PhantomFindings", "Phantoms", "RSNAPneumonia", "SIIMACRPneumothorax", "VinDrCxr"]
+           "PhantomFindings", "Phantoms", "PlantedMark", "RSNAPneumonia", "SIIMACRPneumothorax", "SeveralFilms",
+           "VinDrCxr"]

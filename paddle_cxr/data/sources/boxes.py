@@ -22,11 +22,11 @@ def box_of(finding: str, numbers: Sequence[object], where: str) -> FindingBox:
     """
     try:
         x, y, width, height = (float(number) for number in numbers)  # type: ignore[arg-type]  # refused below
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: an integer of 400 digits
         x = math.nan
     if not math.isfinite(x) or not all(map(math.isfinite, (y, width, height))) or min(width, height) <= 0:
         raise UserError(f"{where}：标注框（box）应是四个数 x、y、width、height，宽和高大于 0，"
-                        f"现在是 {'、'.join(str(number) or '空' for number in numbers)}")
+                        f"现在是 {'、'.join(str(number)[:20] or '空' for number in numbers)}")
     return FindingBox(finding, x, y, width, height)
 
 

@@ -62,8 +62,8 @@ class ChestXray14(FindingsSource):
 
     Every finding is known for every image: what the reports do not name is absent.  ``train_val_list.txt`` is ``train``
     (``Split: {name: Published, val: 0.1}`` takes validation patients out of it).  Where a finding is boxed its place is
-    known; where it is present and not boxed, it is not.  The header of ``BBox_List_2017.csv`` has one column for four
-    numbers, so its cells are read by position, and its ``Infiltrate`` is ``Infiltration``.
+    known; where it is present and not boxed, it is not.  The header of ``BBox_List_2017.csv`` says ``Bbox [x,y,w,h]``,
+    which is taken apart at its commas, so its cells are read by position; its ``Infiltrate`` is ``Infiltration``.
 
     Args:
         root: the folder, or an archive of it.

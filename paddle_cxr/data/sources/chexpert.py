@@ -112,7 +112,7 @@ def _place(folder: Path, path: str, where: str) -> str:
 
 def _view(place: str, side: str, position: str) -> str:
     """PA, AP, FRONTAL (either) or LATERAL; the test set's table has no columns for it, so the file name must tell."""
-    lateral = side.lower() == "lateral" if side else place.endswith("_lateral.jpg")
+    lateral = side.lower() == "lateral" if side else "_lateral." in place.rpartition("/")[2]  # .jpg, or what it became
     return "LATERAL" if lateral else position or "FRONTAL"
 
 

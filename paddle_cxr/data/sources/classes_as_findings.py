@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,18 +65,19 @@ class ClassesAsFindings(FindingsSource):
 
     def annotated(self, index: int, finding: str) -> bool:
         """It is absent, or a mask is listed."""
-        return self._mask_of(index, finding) is not None or super().annotated(index, finding)
+        return self.mask_file(index, finding) is not None or super().annotated(index, finding)
 
     def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
         """The mask where one is listed, else nothing."""
-        mask = self._mask_of(index, finding)
-        return super().mask(index, finding, shape) if mask is None else read_mask(self.root / mask, shape)
+        mask = self.mask_file(index, finding)
+        return super().mask(index, finding, shape) if mask is None else read_mask(mask, shape)
 
-    def _mask_of(self, index: int, finding: str) -> str | None:
+    def mask_file(self, index: int, finding: str) -> Path | None:
+        """The listed mask."""
         for column, named in self._mask_column.items():
             path = self.records[index].extra.get(column)
             if named == finding and path:
-                return inside(path, self.locate(index))
+                return self.root / inside(path, self.locate(index))
         return None
 
 

@@ -51,8 +51,8 @@ class CovidRadiographyFindings(ClassesAsFindings):
 
     def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
         """The lungs, or nothing for a finding that is absent; bool ``[H, W]``."""
-        path = self._mask_of(index, finding)
-        return super().mask(index, finding, shape) if path is None else _fitted(self.root / path, tuple(shape))
+        path = self.mask_file(index, finding)
+        return super().mask(index, finding, shape) if path is None else _fitted(path, tuple(shape))
 
 
 def _fitted(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -20,6 +20,7 @@ LUNG = "lung"
 
 _NAME, _DATASET = "CovidRural", "COVID-19 Rural（covid_rural_annot）"
 _IMAGES, _MASKS, _OUTLINES = "jpgs", "pngs_masks", "jpgs/jsons"
+_MASK = ".png"
 _LUNGS = ("left_lung", "right_lung")
 _MAX_OUTLINES = 50_000_000  # bytes; such a file repeats the image, up to about 1 MB
 
@@ -52,7 +53,6 @@ class CovidRural(FindingsSource):
     """
 
     regions = (LUNG,)
-    """What masks show that is no finding."""
 
     def __init__(self, root: str) -> None:
         notices: list[str] = []
@@ -60,7 +60,7 @@ class CovidRural(FindingsSource):
         films, _ = list_images(folder / _IMAGES)
         if not films:
             raise UserError(f"{folder / _IMAGES} 里一张图也没有；下载可能不完整，请重新下载")
-        self._masks, self._outlines = _by_film(folder / _MASKS, ".png"), _by_film(folder / _OUTLINES, ".json")
+        self._masks, self._outlines = _by_film(folder / _MASKS, _MASK), _by_film(folder / _OUTLINES, ".json")
         records = [FindingsRecord(film.relative_to(folder).as_posix(), 0, film.stem.partition("_")[0],
                                   labels={OPACITY.name: self._label(film.stem)}) for film in films]
         unknown = sum(record.labels[OPACITY.name] is None for record in records)
@@ -85,16 +85,21 @@ class CovidRural(FindingsSource):
 
     def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
         """The opacities, or the lungs; bool ``[H, W]``."""
-        film = self._film(index)
-        if finding == OPACITY.name and film in self._masks:
-            return read_mask(self._masks[film], shape)
-        file = self._outlines[film]
+        file = self.mask_file(index, finding)
+        if file.suffix == _MASK:
+            return read_mask(file, shape)
         outlines = _read_outlines(file)
         if outlines.shape != tuple(shape):
             raise UserError(f"{file}：勾画时的图像是 {outlines.shape[1]}×{outlines.shape[0]}，而 {self.locate(index)} "
                             f"是 {shape[1]}×{shape[0]}；请用原来大小的图")
         return draw_polygons([points for label, points in outlines.polygons
                               if (label in _LUNGS) == (finding == LUNG)], shape)
+
+    def mask_file(self, index: int, finding: str) -> Path | None:
+        """The mask, or the outlines."""
+        film = self._film(index)
+        is_mask = finding == OPACITY.name and film in self._masks
+        return self._masks[film] if is_mask else self._outlines.get(film)
 
     def _film(self, index: int) -> str:
         return Path(self.records[index].path).stem
@@ -144,6 +149,6 @@ def _read_outlines(file: Path) -> _Outlines:
         if not all(np.isfinite(points).all() for _, points in polygons):
             raise ValueError("not finite")
         return _Outlines(polygons, (int(content["imageHeight"]), int(content["imageWidth"])))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f"{file}：不是 labelme 的勾画文件（应有 imageHeight、imageWidth 和 shapes，"
                         "每项有 label 和 points）；请重新下载") from None

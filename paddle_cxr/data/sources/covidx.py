@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paddle_cxr.data.records import ClassInfo, Record, Source, label_of
+from paddle_cxr.data.sources.findings_layout import Absent, usable_records
 from paddle_cxr.data.sources.layout import inside, open_root, read_text, why_missing, without_repeats
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
@@ -26,21 +27,25 @@ class COVIDxCXR2(Source):
     Args:
         root: the folder with the lists and the image folders, or an archive of it.
         lists: other list names, e.g. ``{train: train_COVIDx9A.txt, test: test_COVIDx9A.txt}``.
+        absent: what to do about images that a list names and the disk lacks: ``error`` or ``skip``.
         classes: the classes (supplied by the program).
 
     Raises:
-        UserError: naming file and line: not such a line, a class outside ``classes``, no such image, a path leading
-            out of ``root``; or no list.
+        UserError: naming file and line: not such a line, a class outside ``classes``, a path leading out of ``root``;
+            an absent image; or no list.
     """
 
-    def __init__(self, root: str, lists: dict[str, str] | None = None, *, classes: tuple[ClassInfo, ...]) -> None:
+    def __init__(self, root: str, lists: dict[str, str] | None = None, absent: Absent = "error", *,
+                 classes: tuple[ClassInfo, ...]) -> None:
         self.notices: list[str] = []
         folder = open_root(root, self.notices, *(lists or {}).values(), "train.txt", "test.txt")
         records: list[Record] = []
         for split, file in _lists(folder, lists).items():
             path = folder / file
             records += without_repeats(_read_list(folder, split, path, classes), path, classes, self.notices)
-        super().__init__("COVIDx CXR-2", folder, classes, records)
+        there = [(folder / record.path).is_file() for record in records]
+        super().__init__("COVIDx CXR-2", folder, classes,
+                         usable_records(records, there, absent, folder, type(self).__name__, self.notices))
 
     @classmethod
     def missing(cls, **arguments: object) -> str | None:
@@ -66,8 +71,6 @@ def _read_list(root: Path, split: str, path: Path, classes: Sequence[ClassInfo])
             continue
         where = f"{path}:{number}"
         patient, file, label, origin = _parse(root / split, line, where)
-        if not (root / split / file).is_file():
-            raise UserError(f"{where}：找不到图像 {root / split / file}")
         yield where, Record(f"{split}/{file}", label_of(label, classes, where), patient, split,
                             extra={"source": origin} if origin else {})
 

@@ -117,11 +117,16 @@ class FindingsFile(FindingsSource):
 
     def mask(self, index: int, finding: str, shape: tuple[int, int]) -> np.ndarray:
         """The finding's mask where there is one, else the inside of its boxes."""
-        mask = self._masks.get(self.records[index].path, {}).get(finding)
+        mask = self.mask_file(index, finding)
         if mask is not None:
-            return read_mask(self.root / mask, shape)
+            return read_mask(mask, shape)
         check_boxes_fit(self.records[index].boxes, shape, self.locate(index), f"{_NAME}.boxes 应是现在这张图的像素")
         return super().mask(index, finding, shape)
+
+    def mask_file(self, index: int, finding: str) -> Path | None:
+        """The listed mask."""
+        mask = self._masks.get(self.records[index].path, {}).get(finding)
+        return None if mask is None else self.root / mask
 
     def fingerprint(self) -> str:
         """As of other sources, over the masks' names too."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
-from paddle_cxr.data.findings import FindingBox, FindingsRecord
+from paddle_cxr.data.findings import FindingBox
 from paddle_cxr.data.image import EXTENSIONS
-from paddle_cxr.data.records import ClassInfo
+from paddle_cxr.data.records import ClassInfo, Record
 from paddle_cxr.errors import UserError, did_you_mean
 
 Absent = Literal["error", "skip"]
 """What to do about images that the tables name and the disk lacks: stop, or leave them out and say how many."""
 
 _NAMED = 3  # absent images named in a message
+
+R = TypeVar("R", bound=Record)
 
 
 class AbsentFromDisk(UserError):
@@ -107,8 +109,8 @@ def files_there(folder: Path, paths: Iterable[str], dataset: str) -> list[bool]:
     return [os.path.isfile(base + path) for path in bar]
 
 
-def usable_records(records: Sequence[FindingsRecord], there: Sequence[bool], absent: Absent, folder: Path,
-                   component: str, notices: list[str]) -> list[FindingsRecord]:
+def usable_records(records: Sequence[R], there: Sequence[bool], absent: Absent, folder: Path, component: str,
+                   notices: list[str]) -> list[R]:
     """The records whose image is on disk.
 
     Args:
@@ -131,8 +133,9 @@ def usable_records(records: Sequence[FindingsRecord], there: Sequence[bool], abs
         line = (f"{folder}：表中的 {len(records)} 张图有 {len(gone)} 张不在磁盘上"
                 f"（例如 {'、'.join(gone[:_NAMED])}）")
         if absent == "error":
-            raise AbsentFromDisk(f"{line}；请补齐下载，或设 {component}.absent=skip 略过它们", gone)
-        notices.append(f"{line}，略过")
+            raise AbsentFromDisk(f"{line}；请补齐下载，或设 {component}.absent=skip 略过它们"
+                                 "（全部名单用 tools/prepare_data.py 列出）", gone)
+        notices.append(f"{line}，略过（全部名单见 tools/prepare_data.py 写的 absent.csv）")
     kept = [record for record, found in zip(records, there, strict=True) if found]
     if not kept:
         raise UserError(f"{folder} 里没有一张可用的图（{'；'.join(notices) or '表是空的'}）；"

@@ -81,6 +81,9 @@ def table_rows(path: Path, needed: Iterable[str], finding_columns: Sequence[str]
     for name in (*needed, *finding_columns, *mask_columns):
         if name not in header:
             raise UserError(f"{path}:1：表头没有列 {name!r}{did_you_mean(name, header)}（有：{'、'.join(header)}）")
+    used = [*finding_columns, *mask_columns]
+    if twice := next((name for place, name in enumerate(used) if name in used[:place]), None):
+        raise UserError(f"FindingsFile：列 {twice} 在 finding_columns 和 mask_column 里一共写了两次；每一列只写一次")
     for where, cells in read_table(path, delimiter):
         labels = {spelling.of(name): label_value(cells.pop(name), name, where) for name in finding_columns}
         masks = {finding: text for name, finding in mask_columns.items() if (text := cells.pop(name))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ _KEPT = {"PatientSex_DICOM": "sex", "PhotometricInterpretation_DICOM": "photomet
 _PHYSICIAN = "physician"
 _PROJECTIONS = ("PA", "AP", "AP_horizontal", "L", "COSTAL", "UNK", "EXCLUDE")
 _CANONICAL = {name.lower(): name for name in (*(info.name for info in FINDINGS), EXCLUDE, SUBOPTIMAL, UNCHANGED)}
+_BETWEEN = re.compile(r"[\[\],'\"]+")
 _DEPTH = 2  # 0/x.png, images/0/x.png
 _SHOWN = 5  # unknown labels named in a notice
 
@@ -114,12 +116,12 @@ class PadChest(FindingsSource):
 def _labels(cell: str, unknown: Counter[str]) -> frozenset[str]:
     """``"['pleural effusion', ' nodule ', nan, '']"`` → the labels, in the publisher's spelling.
 
-    No label has a comma or a quotation mark in it, so none is needed to tell where one ends: cells that lack a bracket
-    or a quotation mark are read too.
+    No label has a comma, a bracket or a quotation mark in it, so any of them ends one: cells that lack a bracket, a
+    quotation mark or a comma are read too.
     """
     found = set()
-    for part in cell.strip().strip("[]").split(","):
-        name = " ".join(part.strip(" \t\r\n'\"[]").split())
+    for part in _BETWEEN.split(cell):
+        name = " ".join(part.split())
         if name.lower() in ("", "nan", "none"):
             continue
         if name.lower() in _CANONICAL:

@@ -12,7 +12,6 @@ import numpy as np
 
 from paddle_cxr.data.findings import FindingBox, FindingsRecord, FindingsSource
 from paddle_cxr.data.pairs.phantom import PhantomPairs
-from paddle_cxr.data.phantom import Phantom, draw
 from paddle_cxr.data.phantom.generator import VERSION
 from paddle_cxr.data.phantom.names import NAMES
 from paddle_cxr.data.records import ClassInfo
@@ -20,13 +19,6 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
 LUNG = "lung"
-
-
-class _Films(PhantomPairs):
-    """The same phantoms with everything there is to know about them."""
-
-    def film(self, index: int) -> Phantom:
-        return draw(self._findings[index], seed=self._seed, index=index, size=self._size)
 
 
 @register("findings")
@@ -51,11 +43,12 @@ class PhantomFindings(FindingsSource):
     """
 
     demo = True
+    regions = (LUNG,)
 
     def __init__(self, count: int = 300, seed: int = 0, size: int = 224,
                  findings: tuple[str, ...] = ("normal", *NAMES), together: int = 1) -> None:
         try:
-            films = _Films(count, seed, size, findings, together)
+            films = PhantomPairs(count, seed, size, findings, together)
         except UserError as error:
             raise UserError(str(error).replace(PhantomPairs.__name__, type(self).__name__)) from None
         names = list(films.records[0].labels)

@@ -50,7 +50,9 @@ class RSNAPneumonia(FindingsSource):
     and a film of Target 0 has none.  Boxes are in pixels of the films as published, whatever their shape.
 
     The ``patientId`` names a film, not a patient: several are of one patient.  Only the mappings tell; without them a
-    split cannot keep patients apart, and a notice says so.  The films of ``stage_2_test_images`` have no labels.
+    split cannot keep patients apart, and a notice says so.  With them a patient has the id that :class:`ChestXray14`
+    gives, so that a model trained there is found to know the films here.  The films of ``stage_2_test_images`` have no
+    labels.
 
     Args:
         root: the folder, or an archive of it.
@@ -149,7 +151,7 @@ def _classes(folder: Path, boxes: dict[str, tuple[FindingBox, ...]], notices: li
 
 
 def _patients(folder: Path, notices: list[str]) -> dict[str, str]:
-    """Film → patient number of ChestX-ray14, whose file names begin with it."""
+    """Film → patient of ChestX-ray14, whose file names begin with its number; written as that data set's table does."""
     file = folder / _MAPPINGS
     if not file.is_file():
         notices.append(f"{folder} 里没有 {_MAPPINGS}：patientId 是图的编号，同一患者的几张图无法归在一起，"
@@ -157,7 +159,7 @@ def _patients(folder: Path, notices: list[str]) -> dict[str, str]:
         return {}
     rows = _json(file)
     try:
-        return {str(row["subset_img_id"]): str(row["img_id"]).partition("_")[0] for row in rows}
+        return {str(row["subset_img_id"]): str(row["img_id"]).partition("_")[0].lstrip("0") for row in rows}
     except (TypeError, KeyError):
         raise UserError(f"{file}：应是一列含 subset_img_id 和 img_id 的对象；请重新下载") from None
 

@@ -68,6 +68,8 @@ def read_rows(file: Path, columns: Sequence[str], dataset: str, optional: Sequen
     places = [header.index(name) if name in header else len(header) for name in (*columns, *optional)]
     chosen = itemgetter(*places)
     for where, cells in rows:
+        while len(cells) > len(header) and not cells[-1]:  # commas at the end: some releases have them, some not
+            cells.pop()
         if len(cells) != len(header):
             raise UserError(f"{where}：有 {len(cells)} 列，而表头有 {len(header)} 列")
         cells.append("")

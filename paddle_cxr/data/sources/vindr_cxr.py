@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,9 @@ from paddle_cxr.data.sources.findings_layout import (
 )
 from paddle_cxr.data.sources.layout import open_root, why_missing
 from paddle_cxr.data.sources.tables import header_of, read_rows
+from paddle_cxr.data.sources.vindr_kaggle import FINDINGS as IN_KAGGLE
+from paddle_cxr.data.sources.vindr_kaggle import TABLE as KAGGLE
+from paddle_cxr.data.sources.vindr_kaggle import read_votes
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -68,6 +71,7 @@ _SPLITS = ("train", "test")
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
 _Boxes = Mapping[str, tuple[FindingBox, ...]]
+_Votes = Mapping[str, Sequence[Sequence[int]]]  # image → reader → label of each finding
 
 
 @register("findings")
@@ -83,6 +87,10 @@ class VinDrCxr(FindingsSource):
 
     The images may have been converted (``train/<image_id>.png`` or ``.jpg``), in the same size: the boxes are refused
     for a smaller one.  A split whose tables or images are not there is left out.  There are no patient ids.
+
+    What Kaggle gave out of it (VinBigData Chest X-ray Abnormalities Detection) is read too: ``train.csv`` with the
+    boxes of three readers a film beside ``train/``.  A reader who boxed no such finding calls it absent, 14 findings
+    and ``No finding`` are known, and there is no published division (the films of Kaggle's test set have no labels).
 
     Three radiologists each read a training film by themselves, five agreed on a test film's labels.  ``readers`` says
     what three votes make of a label; boxes are kept from all of them, so one finding may have several boxes for one
@@ -103,27 +111,23 @@ class VinDrCxr(FindingsSource):
     def __init__(self, root: str, findings: tuple[str, ...] | None = None,
                  readers: Literal["majority", "any", "all"] = "majority", absent: Absent = "error") -> None:
         notices: list[str] = []
-        folder = open_root(root, notices, "annotations")
-        chosen = choose_findings(FINDINGS, findings, _NAME)
-        tables = folder / "annotations"
-        splits = [split for split in _SPLITS if (tables / f"image_labels_{split}.csv").is_file()]
-        if not splits:
-            raise UserError(f"{tables} 里没有 image_labels_train.csv 或 image_labels_test.csv，不像 {_DATASET}；"
-                            f"请检查 {_NAME}.root，数据下载方法见 docs/data.md")
+        folder = open_root(root, notices, "annotations", KAGGLE)
+        of_kaggle = not (folder / "annotations").is_dir() and (folder / KAGGLE).is_file()
+        known = [info for info in FINDINGS if info.name in IN_KAGGLE] if of_kaggle else FINDINGS
+        chosen = choose_findings(known, findings, _NAME)
         records: list[FindingsRecord] = []
         there: list[bool] = []
-        for split in splits:
-            if not (folder / split).is_dir():
-                notices.append(f"{folder} 里没有 {split} 文件夹：只用其他部分")
-                continue
-            boxes = _boxes(tables / f"annotations_{split}.csv", chosen, notices)
+        for split, votes, boxes in (_kaggle if of_kaggle else _published)(folder, chosen, notices):
             # By name without extension: .dicom as published, or whatever it was converted to.
             places = {name.rpartition(".")[0]: f"{split}/{place}"
                       for name, place in images_below(folder / split, 0).items()}
-            for image, labels in _labels(tables / f"image_labels_{split}.csv", chosen, readers).items():
+            shared = SharedLabels(chosen)
+            for image, readings in votes.items():
                 there.append(image in places)
-                records.append(FindingsRecord(places.get(image, f"{split}/{image}.dicom"), 0, None, split,
-                                              labels=labels, boxes=boxes.get(image, ()), view="PA"))
+                records.append(FindingsRecord(
+                    places.get(image, f"{split}/{image}.dicom"), 0, None, None if of_kaggle else split,
+                    labels=shared.of([_verdict(one, readers) for one in zip(*readings, strict=True)]),
+                    boxes=boxes.get(image, ()), view="PA"))
         notices.append(f"{_DATASET} 没有患者编号（patient_id）：训练集内部只能按图像划分")
         super().__init__("vindr-cxr", folder, chosen,
                          usable_records(records, there, absent, folder, _NAME, notices), notices)
@@ -145,8 +149,31 @@ class VinDrCxr(FindingsSource):
         return super().mask(index, finding, shape)
 
 
-def _labels(table: Path, findings: Sequence[ClassInfo], readers: str) -> dict[str, dict[str, int | None]]:
-    """Image → labels, its readers' votes counted."""
+def _published(folder: Path, findings: Sequence[ClassInfo], notices: list[str]) -> Iterator[tuple[str, _Votes, _Boxes]]:
+    """Split, votes and boxes, of the release on PhysioNet."""
+    tables = folder / "annotations"
+    splits = [split for split in _SPLITS if (tables / f"image_labels_{split}.csv").is_file()]
+    if not splits:
+        raise UserError(f"{tables} 里没有 image_labels_train.csv 或 image_labels_test.csv（{folder} 里也没有 Kaggle 的 "
+                        f"{KAGGLE}），不像 {_DATASET}；请检查 {_NAME}.root，数据下载方法见 docs/data.md")
+    for split in splits:
+        if (folder / split).is_dir():
+            yield (split, _votes(tables / f"image_labels_{split}.csv", findings),
+                   _boxes(tables / f"annotations_{split}.csv", findings, notices))
+        else:
+            notices.append(f"{folder} 里没有 {split} 文件夹：只用其他部分")
+
+
+def _kaggle(folder: Path, findings: Sequence[ClassInfo], notices: list[str]) -> Iterator[tuple[str, _Votes, _Boxes]]:
+    """The same of what Kaggle gave out: its training films."""
+    if not (folder / "train").is_dir():
+        raise UserError(f"{folder} 里有 {KAGGLE}，没有 train 文件夹（<image_id>.dicom 或转成的 PNG）；请解压下载的图像")
+    notices.append(f"{folder}：按 Kaggle（VinBigData）的 {KAGGLE} 读取，只有其中的 {len(IN_KAGGLE)} 种征象")
+    yield "train", read_votes(folder / KAGGLE, findings, _DATASET), _boxes(folder / KAGGLE, findings, notices)
+
+
+def _votes(table: Path, findings: Sequence[ClassInfo]) -> _Votes:
+    """Image → its readers' labels."""
     columns = _columns(table, findings)
     votes: dict[str, list[list[int]]] = defaultdict(list)
     for where, (image, *cells) in read_rows(table, ("image_id", *columns), _DATASET):
@@ -154,9 +181,7 @@ def _labels(table: Path, findings: Sequence[ClassInfo], readers: str) -> dict[st
             if cell not in _LABELS:
                 raise UserError(f"{where}：{column} 的标签 {cell!r} 不是 0 或 1")
         votes[image].append([_LABELS[cell] for cell in cells])
-    shared = SharedLabels(findings)
-    return {image: shared.of([_verdict(one, readers) for one in zip(*some, strict=True)])
-            for image, some in votes.items()}
+    return votes
 
 
 def _columns(table: Path, findings: Sequence[ClassInfo]) -> list[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_cxr.data.findings import load_findings
-from paddle_cxr.data.labelled import ChosenImages, LabelledData, View
+from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.data.splits import patients_of
 from paddle_cxr.engine.distributed import World, wait_for_all
@@ -76,9 +75,3 @@ def check_validation(data: LabelledData, subset: str, labels: np.ndarray) -> Non
         raise UserError(f"验证子集 {subset} 的 {len(answers)} 张图里，没有一个征象（finding）既有阳性又有阴性，"
                         "算不出 AUC，选不出最好的一轮；请改 DataLoader.Split，"
                         "或设 Global.keep: last 且不用早停（early_stop）")
-
-
-def part_of(data: LabelledData, positions: np.ndarray) -> LabelledData:
-    """Some of the images, as if there were no others."""
-    return replace(data, source=View(data.source, positions), images=ChosenImages(data.images, positions),
-                   labels=data.labels[positions], subsets=[data.subsets[position] for position in positions])

@@ -8,7 +8,7 @@ import numpy as np
 
 from paddle_cxr import cpu
 from paddle_cxr.data.findings import label_matrix
-from paddle_cxr.data.labelled import LabelledData
+from paddle_cxr.data.labelled import LabelledData, part_of
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
@@ -17,7 +17,7 @@ from paddle_cxr.engine.run import circumstances
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.finetuning.data import part_of, read_data
+from paddle_cxr.tasks.finetuning.data import read_data
 from paddle_cxr.tasks.finetuning.folds import one_fold
 from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe

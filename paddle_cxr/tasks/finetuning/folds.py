@@ -17,16 +17,17 @@ import numpy as np
 from paddle_cxr.data.labelled import LabelledData, prove_disjoint
 from paddle_cxr.data.records import Source
 from paddle_cxr.data.splits import fold_notice, fold_of
-from paddle_cxr.engine.continuing import differences, dump, rename_aside
+from paddle_cxr.engine.continuing import claim_for_folds
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import circumstances, open_folder
 from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.per_image import PER_IMAGE, read_per_image
 from paddle_cxr.evaluation.report import number_text
-from paddle_cxr.files import write_json, write_text
+from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.finetuning.report import PER_IMAGE, read_per_image, say_metrics, write_report
-from paddle_cxr.tasks.finetuning.schema import FinetuningTestSection
+from paddle_cxr.tasks.findings_schema import TestSection
+from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
 
 
 def cross_validate(loaded: Loaded, data: LabelledData, world: World, say: Callable[[str], None]) -> None:
@@ -34,7 +35,9 @@ def cross_validate(loaded: Loaded, data: LabelledData, world: World, say: Callab
     from paddle_cxr.tasks.finetuning.run import train_run
 
     settings = loaded.recipe.Global
-    _claim_folder(loaded, world, say)
+    if world.is_main:
+        claim_for_folds(loaded.recipe, say)
+    wait_for_all(world)
     if notice := fold_notice(data.source.records, settings.folds):
         say(notice)
     for fold in [settings.fold] if settings.fold is not None else range(settings.folds):
@@ -64,7 +67,7 @@ def one_fold(loaded: Loaded, data: LabelledData, fold: int) -> tuple[Loaded, Lab
     recipe.Global.resume = "auto"  # what the recipe says of it has been decided for the whole folder
     recipe.Global.output_dir = f"{settings.output_dir}/fold{fold}"
     recipe.DataLoader.Train.subset, recipe.DataLoader.Eval.subset = "train", "val"
-    recipe.DataLoader.Test = FinetuningTestSection(subset="test")
+    recipe.DataLoader.Test = TestSection(subset="test")
     part = copy.copy(data)
     part.subsets = fold_subsets(data.source, settings.folds, fold, settings.seed)
     notice = f"交叉验证：第 {fold} 折（共 {settings.folds} 折，从 0 数）测试，第 {(fold + 1) % settings.folds} 折验证"
@@ -75,18 +78,6 @@ def fold_subsets(source: Source, folds: int, fold: int, seed: int) -> list[str]:
     """The subset of every record when ``fold`` is tested."""
     names = {fold: "test", (fold + 1) % folds: "val"}
     return [names.get(one, "train") for one in fold_of(source.records, folds, seed)]
-
-
-def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
-    """Continue the same recipe's folds; anything else in the output folder is kept under another name."""
-    path = Path(loaded.recipe.Global.output_dir)
-    if world.is_main:
-        if (path / "config.yaml").is_file():
-            different = differences(path, loaded.recipe)
-            if different or loaded.recipe.Global.resume is False:
-                say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
-        write_text(path / "config.yaml", dump(loaded.recipe))
-    wait_for_all(world)
 
 
 def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:

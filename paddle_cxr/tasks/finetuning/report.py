@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr.data.labelled import LabelledData
-from paddle_cxr.data.records import ClassInfo, Record
-from paddle_cxr.errors import UserError
+from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.evaluation.multilabel import multilabel_metrics
-from paddle_cxr.evaluation.report import number_text, write_table
+from paddle_cxr.evaluation.per_image import PER_IMAGE, write_per_image
+from paddle_cxr.evaluation.report import number_text
 from paddle_cxr.evaluation.thresholds import f1_thresholds
 from paddle_cxr.plots.findings import plot_findings_roc
-from paddle_cxr.tasks.finetuning.schema import IntervalsSection
-
-PER_IMAGE = "per_image.csv"
+from paddle_cxr.tasks.findings_schema import IntervalsSection
 
 
 def write_report(folder: Path, data: LabelledData, positions: np.ndarray, findings: Sequence[ClassInfo],
@@ -45,16 +42,6 @@ def write_report(folder: Path, data: LabelledData, positions: np.ndarray, findin
     return metrics
 
 
-def write_per_image(file: Path, records: Sequence[Record], names: Sequence[str], labels: np.ndarray,
-                    scores: np.ndarray) -> None:
-    """A row an image: ``file, patient_id``, then ``label:<finding>`` (1, 0, empty) and ``score:<finding>`` (0 … 1)."""
-    header = ["file", "patient_id", *[f"label:{name}" for name in names], *[f"score:{name}" for name in names]]
-    write_table(file, header, (
-        [record.path, record.patient_id or "", *["" if np.isnan(label) else int(label) for label in answers],
-         *[repr(float(score)) for score in values]]
-        for record, answers, values in zip(records, labels, scores, strict=True)))
-
-
 def chosen_thresholds(labels: np.ndarray, scores: np.ndarray) -> list[float] | None:
     """The threshold of each finding with the best F1 on validation images, NaN where there is none to choose.
 
@@ -75,15 +62,3 @@ def say_metrics(metrics: dict[str, Any], say: Callable[[str], None]) -> None:
 
 def _between(interval: Sequence[float] | None) -> str:
     return f" [{number_text(interval[0])}, {number_text(interval[1])}]" if interval else ""
-
-
-def read_per_image(file: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """What :func:`write_per_image` wrote: files, labels and scores float ``[N, K]``; raises :class:`UserError`."""
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        labels = [[float(row[f"label:{name}"] or "nan") for name in names] for row in rows]
-        scores = [[float(row[f"score:{name}"]) for name in names] for row in rows]
-        return [row["file"] for row in rows], np.array(labels), np.array(scores)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{file} 读不了（{type(error).__name__}）；请删去它所在的文件夹，重新运行") from None

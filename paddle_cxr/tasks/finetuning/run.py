@@ -23,18 +23,19 @@ from paddle_cxr.engine import checkpoint
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on, write_trained_on
+from paddle_cxr.engine.provenance import say_seen, write_trained_on
 from paddle_cxr.engine.run import circumstances, fit, foretell, open_folder
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.finetuning.data import check_validation, part_of, read_data, training_positions
+from paddle_cxr.tasks.finetuning.data import check_validation, read_data, training_positions
 from paddle_cxr.tasks.finetuning.features import TowerFeatures
 from paddle_cxr.tasks.finetuning.folds import cross_validate, one_fold
 from paddle_cxr.tasks.finetuning.report import chosen_thresholds, say_metrics, write_report
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
-from paddle_cxr.tasks.finetuning.start import MODEL, build_classifier, settle, weights_of
+from paddle_cxr.tasks.finetuning.start import build_classifier, settle
 from paddle_cxr.tasks.finetuning.task import FinetuningTask, LinearProbeTask
+from paddle_cxr.tasks.start import MODEL, weights_of
 from paddle_cxr.weights import load_weights, save_weights
 
 
@@ -47,7 +48,7 @@ def check(recipe: FinetuningRecipe) -> None:
 
 def run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
     """Train, evaluate and write everything into ``Global.output_dir``."""
-    settle(loaded.recipe)
+    loaded.notices += settle(loaded.recipe)
     if loaded.recipe.Global.folds:
         for line in [*loaded.notices, cpu.describe()]:
             say(line)
@@ -62,7 +63,8 @@ def run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
 
 def dry_run(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
     """Build everything, run two steps and say what a whole run would take.  Nothing is written."""
-    settle(loaded.recipe)
+    for line in settle(loaded.recipe):
+        say(line)
     data = read_data(loaded, say, world)
     if loaded.recipe.Global.folds:
         loaded, data = one_fold(loaded, data, loaded.recipe.Global.fold or 0)
@@ -122,6 +124,7 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
     results |= _evaluate(task, thresholds, folder) | circumstances(recipe.Global.seed)
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=data.source.demo)
+        folder.image("curves", folder.path / "curves.png", state.epoch)
         _save_model(folder.path / MODEL, task, thresholds)
         write_json(folder.path / "metrics.json", results)
         folder.say(f"模型写在 {folder.path / MODEL}，全部结果写在 {folder.path}")
@@ -167,15 +170,9 @@ def _evaluate(task: FinetuningTask, thresholds: list[float] | None, folder: RunF
     say_metrics(metrics, folder.say)
     if subset == section.Eval.subset and task.validation is not None:
         folder.say(f"!! {subset} 也用来选最好的一轮和阈值，这个结果偏乐观；要另外的测试集，请写 DataLoader.Test")
-    overlap = len(np.intersect1d(positions, task.train))
-    if overlap:
-        folder.say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
     start = task.recipe.Model.checkpoint
-    before = trained_on(weights_of(start), part_of(task.data, positions)) if isinstance(start, str) else 0
-    if before:
-        folder.say(f"!! 评估的 {len(positions)} 张里有 {before} 张（或同一患者的图）起点训练时已经看过")
-    return {"evaluation": {"subset": subset, "images": len(positions), "also_trained_on": overlap,
-                           "also_pretrained_on": before,
+    seen = say_seen(task.data, positions, task.train, weights_of(start) if isinstance(start, str) else None, folder.say)
+    return {"evaluation": {"subset": subset, "images": len(positions), **seen,
                            "thresholds_from": section.Eval.subset if thresholds else None} | metrics}
 
 

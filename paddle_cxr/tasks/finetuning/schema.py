@@ -6,26 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from paddle_cxr.schema import (
-    CacheSection,
-    Component,
-    EvalSamplerSection,
-    ImageShape,
-    LoaderSection,
-    PreprocessSection,
-    SamplerSection,
-    Section,
-    TrainGlobal,
-)
+from paddle_cxr.schema import Component, EvalSamplerSection, LoaderSection, SamplerSection, Section
+from paddle_cxr.tasks.findings_schema import FindingsGlobal, FindingsLoaderSection, IntervalsSection, TestSection
 
 
-class FinetuningGlobal(TrainGlobal):
+class FinetuningGlobal(FindingsGlobal):
     task: Literal["finetuning"] = Field("finetuning", description="任务")
-    image_shape: ImageShape | None = Field(None, description="模型输入 [通道, 高, 宽]；null：与起点训练时相同")
     checkpoint: str | None = Field(None, description="tools/eval.py、tools/predict.py 用哪份微调好的权重；"
                                                      "默认取 output_dir/model")
-    folds: int | None = Field(None, ge=2, description="交叉验证折数（按患者分组，数据集自带的优先）；null 表示不做")
-    fold: int | None = Field(None, ge=0, description="只跑这一折（从 0 数）")
 
 
 class ModelSection(Section):
@@ -64,24 +52,10 @@ class FinetuningEvalSection(Section):
     loader: LoaderSection = Field(default_factory=LoaderSection)
 
 
-class FinetuningTestSection(Section):
-    subset: str = Field("test", description="训练结束后用哪个子集评估一次")
-
-
-class FinetuningLoaderSection(Section):
-    Source: Component = Field(description="带征象标签的数据集（findings）：CheXpert、ChestXray14、PhantomFindings …")
-    Split: Component = Field(default={"name": "NoSplit"}, description="训练/验证/测试的划分")
-    on_error: Literal["error", "skip"] = Field("error", description="遇到坏图：报错，或点名跳过")
-    preprocess: PreprocessSection | None = Field(None, description="null：与起点训练时相同")
-    cache: CacheSection = Field(default_factory=CacheSection)
+class FinetuningLoaderSection(FindingsLoaderSection):
     Train: FinetuningTrainSection
     Eval: FinetuningEvalSection = Field(default_factory=FinetuningEvalSection)
-    Test: FinetuningTestSection | None = Field(None, description="训练结束后在哪个子集上评估；null：用 Eval 的子集")
-
-
-class IntervalsSection(Section):
-    bootstrap: int = Field(1000, ge=1, description="95 % 区间的重采样（bootstrap）次数")
-    seed: int = Field(0, ge=0, description="重采样的种子")
+    Test: TestSection | None = Field(None, description="训练结束后在哪个子集上评估；null：用 Eval 的子集")
 
 
 class FinetuningRecipe(Section):

@@ -12,9 +12,11 @@ import paddle
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
+from paddle_cxr.pdparams import one_line
 from paddle_cxr.registry import build
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
-from paddle_cxr.tasks.finetuning.start import MODEL, recorded_preprocess
+from paddle_cxr.tasks.finetuning.task import LastLayer
+from paddle_cxr.tasks.start import MODEL, recorded_preprocess
 from paddle_cxr.weights import TENSORS, apply_weights, load_weights
 
 
@@ -50,6 +52,9 @@ def open_trained(recipe: FinetuningRecipe) -> tuple[Trained, list[str]]:
     """
     weights = _weights_of(recipe)
     state, meta = load_weights(weights)
+    if meta.get("architecture") == LastLayer.arch:
+        raise UserError(f"{weights} 是线性探针（linear probe）训练途中的检查点，只有最后一层；"
+                        f"请用训练完写出的 {MODEL} 文件夹")
     if meta.get("task") != "finetuning" or not meta.get("findings"):
         raise UserError(f"{weights} 不是微调（finetuning）的结果；请用 -o Global.checkpoint=… 指定微调的输出目录")
     try:
@@ -57,11 +62,10 @@ def open_trained(recipe: FinetuningRecipe) -> tuple[Trained, list[str]]:
         preprocess = Preprocess.from_dict(meta["preprocess"])
         cuts = [(meta.get("thresholds") or {}).get(one.name) for one in findings]
         thresholds = np.array([np.nan if cut is None else float(cut) for cut in cuts])
-        architecture = str(meta["architecture"])
+        model = build("arch", {"name": meta["architecture"], "class_num": len(findings),
+                               "in_channels": preprocess.image_shape[0]}, "architecture")
     except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{weights} 的 model.json 损坏（{error}）；请换一个检查点（checkpoint）") from None
-    model = build("arch", {"name": architecture, "class_num": len(findings), "in_channels": preprocess.image_shape[0]},
-                  "Model.arch")
+        raise UserError(f"{weights} 的 model.json 损坏（{one_line(error)}）；请换一个检查点（checkpoint）") from None
     apply_weights(model, state, meta, path=weights)
     model.eval()
     notices = _adopt(recipe, preprocess, meta, weights)

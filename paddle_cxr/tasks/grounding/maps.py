@@ -25,6 +25,7 @@ from paddle_cxr.tasks.grounding.schema import GroundingSection
 from paddle_cxr.tasks.pretrained import Pretrained
 from paddle_cxr.tasks.pretraining.scoring import encode_texts
 from paddle_cxr.tasks.pretraining.whole_batch import Features
+from paddle_cxr.tasks.prompt_texts import notices_of
 
 _TEXTS = 32  # compared with a batch of images at a time: GLoRIA's attention has a number for every word and region
 
@@ -37,6 +38,9 @@ class Maps:
         prompts: the K findings; their positive prompts are looked for.
         section: which kind of map.
 
+    Attributes:
+        notices: what the text tower cannot read of the prompts.
+
     Raises:
         UserError: the model has no such map.
     """
@@ -48,6 +52,7 @@ class Maps:
             raise UserError(f"Grounding.map：{self.model.arch} 没有词对区域的注意力（attention）；"
                             "请用 similarity 或 gradcam")
         texts = list(dict.fromkeys(text for one in prompts for text in one.positive))
+        self.notices = notices_of(texts, pretrained.tokenizer)
         self._parts = encode_texts(self.model, pretrained.tokenizer, texts, _TEXTS)
         member = np.array([[text in one.positive for text in texts] for one in prompts], np.float32)
         self._share = member / member.sum(axis=1, keepdims=True)  # [K, T], of each text in the mean of a finding

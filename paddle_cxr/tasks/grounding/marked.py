@@ -10,15 +10,13 @@ import numpy as np
 from paddle_cxr.data.labelled import ALL, LabelledData, View, divide_and_decode
 from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.data.records import Source
-from paddle_cxr.errors import UserError, did_you_mean
+from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.overlap import stretched
-from paddle_cxr.evaluation.prompts import FindingPrompts
+from paddle_cxr.evaluation.prompts import FindingPrompts, named_prompts
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
 from paddle_cxr.tasks.grounding.maps import Maps
-from paddle_cxr.tasks.grounding.schema import GroundingRecipe
-from paddle_cxr.tasks.zero_shot.prompts import known_as, read_section
-from paddle_cxr.tasks.zero_shot.schema import PromptsSection
+from paddle_cxr.tasks.zero_shot.prompts import asked_findings, known_as, read_section
 
 
 class Marked(NamedTuple):
@@ -63,11 +61,14 @@ def load_marked(loaded: Loaded, subsets: Sequence[str], say: Callable[[str], Non
         say(notice)
     subset_of = [ALL] * len(source.records) if ALL in subsets else (
         build("split", section.Split, "DataLoader.Split")(source.records))
-    findings = _findings(recipe, source)
+    findings = asked_findings(recipe.Metric.findings, source)
     names = {index: [name for name in findings if _is_marked(source, index, name)]
              for index, subset in enumerate(subset_of) if subset in subsets}
-    prompts = _prompts_of([name for name in findings if any(name in marked for marked in names.values())],
-                          read_section(recipe.Prompts, recipe.Global.seed, source.findings), recipe.Prompts, say)
+    drawn = [name for name in findings if any(name in row for row in names.values())]
+    if recipe.Metric.findings and len(drawn) < len(findings):
+        say(f"!! 征象 {'、'.join(name for name in findings if name not in drawn)} 没有一张标出位置的图像，略去不评估")
+    prompts = named_prompts(drawn, read_section(recipe.Prompts, recipe.Global.seed, source.findings),
+                            known_as(recipe.Prompts), recipe.Prompts.missing == "skip", say)
     marked = {index: numbers for index, row in names.items()
               if (numbers := [number for number, one in enumerate(prompts) if one.name in row])}
     for subset in subsets:
@@ -83,31 +84,10 @@ def load_marked(loaded: Loaded, subsets: Sequence[str], say: Callable[[str], Non
     by_subset: dict[str, list[Marked]] = {subset: [] for subset in subsets}
     for position, (record, subset) in enumerate(zip(data.source.records, data.subsets, strict=True)):
         by_subset[subset] += [Marked(position, number) for number in found[record.path]]
+    for subset, rows in by_subset.items():
+        if not rows:
+            raise UserError(f"子集 {subset!r} 里标出了征象位置的图像都读不了（见上面跳过的坏图）；请修复或重新下载")
     return data, prompts, by_subset
-
-
-def _findings(recipe: GroundingRecipe, source: Source) -> list[str]:
-    """What may be evaluated: the recipe's choice, or all that the data set speaks of."""
-    there = [info.name for info in source.findings]
-    for name in recipe.Metric.findings or []:
-        if name not in there:
-            raise UserError(f"Metric.findings：数据 {source.name} 没有征象 {name!r}{did_you_mean(name, there)}"
-                            f"（有：{'、'.join(there)}）")
-    return recipe.Metric.findings or there
-
-
-def _prompts_of(findings: Sequence[str], prompts: Sequence[FindingPrompts], section: PromptsSection,
-                say: Callable[[str], None]) -> tuple[FindingPrompts, ...]:
-    """The prompts of the findings that are marked; raises :class:`UserError` where one has none."""
-    by_name = {one.name: one for one in prompts}
-    absent = [name for name in findings if name not in by_name]
-    if absent and section.missing == "error":
-        raise UserError(f"标出了位置的征象 {'、'.join(absent)} 在 {known_as(section)} 里没有提示词（prompt）"
-                        f"{did_you_mean(absent[0], list(by_name))}（有：{'、'.join(by_name)}）；"
-                        "请补上，或用 Metric.findings 选要评估的征象，或设 Prompts.missing: skip 略去")
-    if absent:
-        say(f"!! 征象 {'、'.join(absent)} 在 {known_as(section)} 里没有提示词（prompt），略去不评估")
-    return tuple(by_name[name] for name in findings if name in by_name)
 
 
 def _is_marked(source: Source, index: int, finding: str) -> bool:

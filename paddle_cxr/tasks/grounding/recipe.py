@@ -12,22 +12,22 @@ from paddle_cxr.tasks.grounding.schema import GroundingRecipe
 from paddle_cxr.tasks.zero_shot.prompts import check_section
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:
     """Read, override and check a recipe; falling back where the data set is absent.
+
+    Args:
+        for_data: whether the data set will be read; where only the recipe is checked, it may be absent.
 
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    return load_for_task(file, overrides, GroundingRecipe, "findings", _check_rules)
+    return load_for_task(file, overrides, GroundingRecipe, "findings", _check_rules, for_data=for_data)
 
 
 def _check_rules(recipe: GroundingRecipe) -> None:
     """Rules between keys; raises :class:`UserError` naming both sides."""
-    prompts, chosen, tested = recipe.Prompts, recipe.DataLoader.Eval.threshold_subset, recipe.DataLoader.Eval.subset
-    check_section(prompts)
-    for key in ("ensemble", "similarity"):
-        if key in prompts.model_fields_set:
-            raise UserError(f"Prompts.{key}：是零样本分类（zero_shot）的参数，定位（grounding）不用；请删去")
+    chosen, tested = recipe.DataLoader.Eval.threshold_subset, recipe.DataLoader.Eval.subset
+    check_section(recipe.Prompts)
     if recipe.Grounding.map == "attention" and recipe.Grounding.scale == "none":
         raise UserError("Grounding.scale：none 的阈值是 −1 到 1 的数，而注意力（attention）分给各区域，之和才是 1；"
                         "请用 image 或 auto")

@@ -19,14 +19,13 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.prompts import FindingPrompts
 from paddle_cxr.files import write_text
 from paddle_cxr.plots.grounding import MAX_EXAMPLES, Grounded, plot_grounding
-from paddle_cxr.plots.style import DEMO_LINE, bilingual
+from paddle_cxr.plots.style import DEMO_LINE, DEMO_MODEL_LINE, bilingual
 from paddle_cxr.tasks.grounding.maps import Maps
 from paddle_cxr.tasks.grounding.marked import Located, Marked, locate
 from paddle_cxr.tasks.grounding.schema import GroundingRecipe
 from paddle_cxr.tasks.grounding.scores import MEASURES, Score, Thresholds, choose_thresholds, score, summarise
 
 _SHOWN = {"iou": "IoU", "dice": "Dice", "pointing": "指点", "cnr_signed": "CNR"}
-_MODEL_LINE = "用模体（phantom）预训练的模型，非临床结果"
 _LARGEST = 600  # pixels along a side of an example: a figure shows some 260
 
 
@@ -45,7 +44,7 @@ class Report:
                  marked: dict[str, list[Marked]], maps: Maps, folder: RunFolder, demo: bool) -> None:
         self.recipe, self.data, self.prompts, self.marked, self.maps = recipe, data, prompts, marked, maps
         self.folder, self.say = folder.path, folder.say
-        self.mark = {"demo": demo, "line": DEMO_LINE if data.source.demo else _MODEL_LINE}
+        self.mark = {"demo": demo, "line": DEMO_LINE if data.source.demo else DEMO_MODEL_LINE}
         section = recipe.Grounding
         self.scale = section.scale if section.scale != "auto" else "none" if section.map == "similarity" else "image"
         self._empty: list[str] = []

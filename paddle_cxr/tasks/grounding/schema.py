@@ -6,17 +6,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from paddle_cxr.schema import CacheSection, Component, EvalSamplerSection, ImageShape, PreprocessSection, Section
-from paddle_cxr.tasks.zero_shot.schema import ModelSection, PromptsSection
+from paddle_cxr.schema import Component, Section
+from paddle_cxr.tasks.evaluation_schema import (
+    EvaluationEvalSection,
+    EvaluationGlobal,
+    EvaluationLoaderSection,
+    EvaluationMetric,
+    ModelSection,
+    PromptsSection,
+)
 
 
-class GroundingGlobal(Section):
+class GroundingGlobal(EvaluationGlobal):
     task: Literal["grounding"] = Field("grounding", description="任务")
-    output_dir: str = Field(min_length=1, description="输出目录：结果写在其中的 eval_子集/")
-    device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d+)?)$",
-                        description="auto、cpu、gpu 或 gpu:1；auto 没有 GPU 时用 CPU 并说明")
-    seed: int = Field(42, ge=0, le=2**31 - 1, description="重采样（bootstrap）的种子")
-    image_shape: ImageShape | None = Field(None, description="模型输入 [通道, 高, 宽]；null：与预训练时相同")
 
 
 class GroundingSection(Section):
@@ -32,25 +34,18 @@ class GroundingSection(Section):
     examples: int = Field(12, ge=0, le=120, description="画几张叠加图，平均分给各征象")
 
 
-class GroundingEvalSection(Section):
-    subset: str = Field("test", description="评估哪个子集；all 表示全部")
+class GroundingEvalSection(EvaluationEvalSection):
     threshold_subset: str | None = Field("val", description="在哪个子集上定阈值（平均 Dice 最高），绝不用评估的子集；"
                                                             "null：不定阈值，也就没有 IoU 和 Dice")
-    sampler: EvalSamplerSection = Field(default_factory=EvalSamplerSection)
 
 
-class GroundingLoaderSection(Section):
+class GroundingLoaderSection(EvaluationLoaderSection):
     Source: Component = Field(description="标出了征象位置的数据集（findings）："
                                           "PhantomFindings、RSNAPneumonia、FindingsFile …")
-    Split: Component = Field(default={"name": "NoSplit"}, description="训练/验证/测试的划分")
-    on_error: Literal["error", "skip"] = Field("error", description="遇到坏图：报错，或点名跳过")
-    preprocess: PreprocessSection | None = Field(None, description="null：与预训练时相同")
-    cache: CacheSection = Field(default_factory=CacheSection)
     Eval: GroundingEvalSection = Field(default_factory=GroundingEvalSection)
 
 
-class GroundingMetric(Section):
-    resamples: int = Field(1000, ge=0, description="自助法（bootstrap）重抽几次；0：不算区间")
+class GroundingMetric(EvaluationMetric):
     findings: list[str] | None = Field(None, min_length=1, description="评估哪些征象；null：标出了位置的全部征象")
 
 

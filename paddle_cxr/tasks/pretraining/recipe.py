@@ -14,13 +14,17 @@ from paddle_cxr.tasks.pretraining.schema import NEW_TOWER_KEYS, OWN_KEYS, Pretra
 _SUPPLIED = {"on_error": "error"}  # by paddle_cxr.tasks.pairs, so no key of a source
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:
     """Read, override and check a recipe; falling back where the data set is absent.
+
+    Args:
+        for_data: whether the data set will be read; where only the recipe is checked, it may be absent.
 
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    loaded = load_for_task(file, overrides, PretrainingRecipe, "pairs", check_rules, supplied=_SUPPLIED)
+    loaded = load_for_task(file, overrides, PretrainingRecipe, "pairs", check_rules, supplied=_SUPPLIED,
+                           for_data=for_data)
     loaded.notices += _not_used(loaded.recipe.Arch.text)
     return loaded
 

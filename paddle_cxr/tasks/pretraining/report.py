@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddle_cxr.data.findings import label_matrix
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.data.pairs.labelled import TEXT_FROM
 from paddle_cxr.engine.distributed import World
@@ -14,7 +15,7 @@ from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, read_prompts
 from paddle_cxr.evaluation.retrieval import retrieval, unique_texts
-from paddle_cxr.evaluation.zero_shot import label_matrix, zero_shot
+from paddle_cxr.evaluation.zero_shot import zero_shot
 from paddle_cxr.models.text_encoder import ReportTokenizer
 from paddle_cxr.tasks.pretraining.figures import draw
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
@@ -94,12 +95,12 @@ class Report:
 
     def _prompts(self) -> tuple[tuple[FindingPrompts, ...], np.ndarray]:
         """Prompts for the findings that the pairs are labelled with, and the labels."""
-        rows = [self.data.source.records[position].labels for position in self.positions]
+        records = [self.data.source.records[position] for position in self.positions]
         file = self.recipe.ZeroShot.prompts
-        known = {name for row in rows for name in row}
+        known = {name for record in records for name in record.labels}
         own = [] if file else [one for one in phantom_prompts(self._language()) if one.name in known]
         prompts = read_prompts(file) if file else tuple(own)
-        return prompts, label_matrix(rows, prompts)
+        return prompts, label_matrix(records, [one.name for one in prompts])
 
     def _language(self) -> str:
         chinese = sum("一" <= letter <= "\u9fff" for text in self.unique for letter in text)

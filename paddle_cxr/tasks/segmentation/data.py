@@ -103,9 +103,9 @@ def _check(source: FindingsSource, findings: Sequence[str], annotated: np.ndarra
     """Raise :class:`UserError` for a finding of which there is no annotation at all."""
     for number, name in enumerate(findings):
         if not annotated[:, number].any():
-            known = [info.name for info in source.findings]
+            known = [*(info.name for info in source.findings), *source.regions]
             raise UserError(f"Global.findings：数据 {source.name} 里没有 {name} 的掩膜（mask）或框"
-                            f"{did_you_mean(name, known)}（标签里的征象：{'、'.join(known) or '无'}）")
+                            f"{did_you_mean(name, known)}（数据里有：{'、'.join(known) or '无'}）")
 
 
 def _decode_masks(data: LabelledData, section: Any, findings: Sequence[str], progress: Progress | None) -> np.ndarray:
@@ -140,14 +140,14 @@ class MaskPictures(Source):
         return self._source.locate(index)
 
     def fingerprint(self) -> str:
-        """As of the source, over the findings and the state of mask files that a record names."""
+        """As of the source, over the findings and the state of the files that hold their masks."""
         digest = hashlib.sha256(f"{self._source.fingerprint()} {' '.join(self._findings)}".encode())
-        for record in self.records:
-            for text in record.extra.values():
-                file = self.root / text if 0 < len(text) < 200 and "\n" not in text else None
+        for index in range(len(self.records)):
+            for finding in self._findings:
+                file = self._source.mask_file(index, finding) if self._source.annotated(index, finding) else None
                 if file is not None and file.is_file():
                     state = file.stat()
-                    digest.update(f"{text} {state.st_size} {state.st_mtime_ns}\n".encode())
+                    digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
 
 

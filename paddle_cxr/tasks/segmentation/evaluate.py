@@ -12,22 +12,19 @@ from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import circumstances, kept_weights
-from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.finetuning.start import weights_of
 from paddle_cxr.tasks.segmentation.data import load_segmentation
 from paddle_cxr.tasks.segmentation.models import open_segmenter
 from paddle_cxr.tasks.segmentation.report import evaluate_on
+from paddle_cxr.tasks.start import weights_of
 
 
 def trained_weights(loaded: Loaded) -> Path:
     """The weights to use: ``Global.checkpoint``, or those the run in ``Global.output_dir`` kept."""
     settings = loaded.recipe.Global
     if settings.checkpoint:
-        if not Path(settings.checkpoint).exists():
-            raise UserError(f"Global.checkpoint：找不到 {settings.checkpoint}")
-        return weights_of(settings.checkpoint)
+        return weights_of(settings.checkpoint, "Global.checkpoint")
     run = Path(settings.output_dir)
     return kept_weights(run if settings.fold is None else run / f"fold{settings.fold}", settings.keep)
 

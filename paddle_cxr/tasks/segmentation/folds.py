@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from paddle_cxr.engine.continuing import differences, dump, rename_aside
+from paddle_cxr.engine.continuing import claim_for_folds
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import circumstances, open_folder
+from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.per_image import PER_IMAGE
 from paddle_cxr.evaluation.report import number_text, write_table
-from paddle_cxr.files import write_json, write_text
+from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.segmentation.report import say_summary
 from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, Scores, summarise
@@ -28,7 +30,9 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
     When all are done their held-out images are pooled, and the intervals are over all patients.
     """
     settings = loaded.recipe.Global
-    _claim_folder(loaded, world, say)
+    if world.is_main:
+        claim_for_folds(loaded.recipe, say)
+    wait_for_all(world)
     for fold in [settings.fold] if settings.fold is not None else range(settings.folds):
         if _finished(loaded, fold):
             say(f"第 {fold} 折已完成，跳过")
@@ -59,18 +63,6 @@ def one_fold(loaded: Loaded, fold: int) -> Loaded:
     return Loaded(recipe, loaded.origins, [f"交叉验证：第 {fold} 折（共 {loaded.recipe.Global.folds} 折，从 0 数）"])
 
 
-def _claim_folder(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
-    """Continue the same recipe's folds; anything else in the output folder is kept under another name."""
-    path = Path(loaded.recipe.Global.output_dir)
-    if world.is_main:
-        if (path / "config.yaml").is_file():
-            different = differences(path, loaded.recipe)
-            if different or loaded.recipe.Global.resume is False:
-                say(rename_aside(path, f"配方不同：{'、'.join(different[:3])}" if different else "resume=false"))
-        write_text(path / "config.yaml", dump(loaded.recipe))
-    wait_for_all(world)
-
-
 def _folder(loaded: Loaded, fold: int) -> Path:
     return Path(loaded.recipe.Global.output_dir) / f"fold{fold}"
 
@@ -90,7 +82,7 @@ def _pool(loaded: Loaded) -> None:
     folder = RunFolder(settings.output_dir)
     try:
         rows = _rows(loaded)
-        write_table(folder.path / "per_image.csv", list(rows[0]), [list(row.values()) for row in rows])
+        write_table(folder.path / PER_IMAGE, list(rows[0]), [list(row.values()) for row in rows])
         scores = _scores(settings.findings, rows)
         patients = [row["patient_id"] or f"?{row['file']}" for row in rows]
         known = any(row["patient_id"] for row in rows)
@@ -113,11 +105,17 @@ def _pool(loaded: Loaded) -> None:
 
 
 def _rows(loaded: Loaded) -> list[dict[str, str]]:
-    """The tables of all folds, one under the other."""
+    """The tables of all folds, one under the other; raises :class:`UserError` for one that is gone or damaged."""
     rows: list[dict[str, str]] = []
     for fold in range(loaded.recipe.Global.folds):
-        with open(_folder(loaded, fold) / "per_image.csv", encoding="utf-8", newline="") as file:
-            rows += csv.DictReader(file)
+        table = _folder(loaded, fold) / PER_IMAGE
+        try:
+            with open(table, encoding="utf-8", newline="") as file:
+                found = list(csv.DictReader(file))
+            _scores(loaded.recipe.Global.findings, found)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{table} 读不了（{type(error).__name__}）；请删去它所在的文件夹，重新运行") from None
+        rows += found
     columns = dict.fromkeys(name for row in rows for name in row)  # a fold may lack the column of millimetres
     return [{name: row.get(name, "") for name in columns} for row in rows]
 

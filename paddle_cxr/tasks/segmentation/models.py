@@ -14,11 +14,12 @@ from paddle_cxr.data.preprocess import Preprocess
 from paddle_cxr.errors import UserError
 from paddle_cxr.models.paddleseg_model import PaddleSegModel
 from paddle_cxr.models.unet import UNet
+from paddle_cxr.pdparams import one_line
 from paddle_cxr.recipe import check_image_rules
 from paddle_cxr.schema import PreprocessSection, checked
-from paddle_cxr.tasks.finetuning.start import recorded_preprocess, weights_of
 from paddle_cxr.tasks.models import IMAGE_TOWER, build_backbone
 from paddle_cxr.tasks.segmentation.schema import SegmentationArch, SegmentationRecipe
+from paddle_cxr.tasks.start import recorded_preprocess, recorded_shape, take_preprocess, weights_of
 from paddle_cxr.weights import apply_weights, load_weights
 
 TASK = "segmentation"
@@ -65,29 +66,12 @@ def settle(recipe: SegmentationRecipe) -> list[str]:
         if not (arch.encoder or recorded):
             raise UserError(f"Arch.encoder：{weights} 旁没有写明（model.json）；请在配方里写，例如 ResNet50")
         if settings.image_shape is None:
-            shape = meta.get("image_shape")
-            if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int for side in shape)):
-                raise UserError(f"Global.image_shape：{weights} 旁没有写明（model.json）；"
-                                "请在配方里写，例如 [1, 224, 224]")
-            settings.image_shape = tuple(shape)
+            settings.image_shape = recorded_shape(meta, weights)
         arch.encoder = arch.encoder or recorded
-        if meta.get("preprocess"):
-            notices += _take_preprocess(recipe, recorded_preprocess(meta, weights), weights)
+        notices = take_preprocess(section, meta, weights, "编码器" if arch.freeze_encoder else None)
     section.preprocess = section.preprocess or PreprocessSection()
     check_image_rules(settings.image_shape, section.preprocess)
     return notices
-
-
-def _take_preprocess(recipe: SegmentationRecipe, recorded: PreprocessSection, weights: Path) -> list[str]:
-    section = recipe.DataLoader
-    if section.preprocess is None:
-        section.preprocess = recorded
-    own, then = section.preprocess.model_dump(), recorded.model_dump()
-    different = "，".join(f"{key} {then[key]} → {own[key]}" for key in own if own[key] != then[key])
-    if not different:
-        return []
-    return [f"!! DataLoader.preprocess 与 {weights} 训练时的不同（{different}）"
-            + ("；冻结的编码器会看到没有见过的图" if recipe.Arch.freeze_encoder else "")]
 
 
 def build_segmenter(recipe: SegmentationRecipe, *, load_start: bool = True) -> tuple[paddle.nn.Layer, list[str]]:
@@ -124,7 +108,7 @@ def _take_decoder(model: UNet, weights: Path, findings: Sequence[str]) -> list[s
     state, meta = load_weights(weights)
     if meta.get("architecture") != UNet.arch:
         return []
-    trained = [str(name) for name in meta.get("findings", [])]
+    trained = list(map(str, meta["findings"])) if isinstance(meta.get("findings"), list) else []
     wanted = model.state_dict()
     # The encoder has been read already (where three channels may have been summed to one): it stays as it is now.
     state = {name: wanted[name].numpy() if name.startswith(IMAGE_TOWER) and name in wanted else value
@@ -163,27 +147,47 @@ def open_segmenter(recipe: SegmentationRecipe, weights: Path) -> tuple[Segmenter
     missing = [key for key in ("findings", "arguments", "preprocess", "image_shape") if not meta.get(key)]
     if missing:
         raise UserError(f"{weights} 的 model.json 损坏：缺少 {missing[0]}；请换一个检查点（checkpoint）")
-    findings = tuple(str(name) for name in meta["findings"])
+    findings, arch = _recorded_network(meta, weights)
     absent = [name for name in recipe.Global.findings if name not in findings]
     if absent:
         raise UserError(f"Global.findings：{weights} 没有学过 {'、'.join(absent)}（学过：{'、'.join(findings)}）")
     notices = _adopt_input(recipe, meta, weights)
     trained = recipe.model_copy(deep=True)
     trained.Global.findings = list(findings)
-    trained.Arch = checked({"name": meta.get("architecture"), **meta["arguments"]}, SegmentationArch)
+    trained.Arch = arch
     model, _ = build_segmenter(trained, load_start=False)
     apply_weights(model, state, meta, path=weights)
     model.eval()
     return Segmenter(model, findings, preprocess_of(recipe), weights, meta), notices
 
 
+def _recorded_network(meta: Mapping[str, Any], weights: Path) -> tuple[tuple[str, ...], SegmentationArch]:
+    """What a trained model finds, and how it is built; raises :class:`UserError` where the record is damaged."""
+    try:
+        if not isinstance(meta["findings"], list):
+            raise TypeError("findings 应为列表")
+        arch = checked({"name": meta.get("architecture"), **meta["arguments"]}, SegmentationArch)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{weights} 的 model.json 损坏（{one_line(error)}）；请换一个检查点（checkpoint）") from None
+    # The weights replace whatever a part would start with; and what a file names must not be downloaded and read.
+    arch.arguments = _without_start(arch.arguments)
+    return tuple(map(str, meta["findings"])), arch
+
+
+def _without_start(value: Any) -> Any:
+    """Arguments of PaddleSeg without any ``pretrained``, those of a backbone too."""
+    if isinstance(value, Mapping):
+        return {key: _without_start(one) for key, one in value.items() if key != "pretrained"}
+    return [_without_start(one) for one in value] if isinstance(value, list) else value
+
+
 def _adopt_input(recipe: SegmentationRecipe, meta: Mapping[str, Any], weights: Path) -> list[str]:
     """A model must see what it was trained on: where the recipe differs, the record wins, loudly."""
-    recorded = recorded_preprocess(meta, weights)
-    now = {"image_shape": list(recipe.Global.image_shape or meta["image_shape"]),
+    recorded, shape = recorded_preprocess(meta, weights), recorded_shape(meta, weights)
+    now = {"image_shape": recipe.Global.image_shape or shape,
            **(recipe.DataLoader.preprocess or recorded).model_dump()}
-    then = {"image_shape": list(meta["image_shape"]), **recorded.model_dump()}
-    recipe.Global.image_shape, recipe.DataLoader.preprocess = tuple(meta["image_shape"]), recorded
+    then = {"image_shape": shape, **recorded.model_dump()}
+    recipe.Global.image_shape, recipe.DataLoader.preprocess = shape, recorded
     different = [key for key in then if now[key] != then[key]]
     if not different:
         return []

@@ -12,12 +12,13 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.engine.distributed import World
 from paddle_cxr.engine.output import RunFolder
+from paddle_cxr.evaluation.per_image import PER_IMAGE
 from paddle_cxr.evaluation.report import write_table
 from paddle_cxr.plots.segmentation import Segmented, plot_segmentations
 from paddle_cxr.tasks.segmentation.data import SegmentationData
 from paddle_cxr.tasks.segmentation.models import Segmenter, probabilities_of
 from paddle_cxr.tasks.segmentation.schema import SegmentationRecipe
-from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, Scores, masks_at_full_size, score, summarise
+from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, PRESENT, Scores, masks_at_full_size, score, summarise
 
 NAMES = {"dice": "Dice", "dice_present": "Dice（真实掩膜不空的图）", "iou": "IoU", "hd95": "HD95（像素）",
          "hd95_mm": "HD95（毫米）"}
@@ -49,12 +50,13 @@ def groups_of(data: SegmentationData, scores: Scores) -> list[str] | None:
 def write_per_image(folder: Path, data: SegmentationData, scores: Scores) -> None:
     """One row an (image, finding), as :class:`~paddle_cxr.compare.results` and paired tests read it."""
     columns = [name for name in METRICS if name != "hd95_mm" or not np.isnan(scores.of(name)).all()]
+    present = scores.present()
     records = data.images.source.records
-    write_table(folder / "per_image.csv", ["file", "patient_id", "finding", *columns, *AREAS], (
+    write_table(folder / PER_IMAGE, ["file", "patient_id", "finding", *columns, PRESENT, *AREAS], (
         [records[position].path, records[position].patient_id or "", data.findings[finding],
-         *[_cell(values[METRICS.index(name)]) for name in columns], *areas]
-        for position, finding, areas, values in zip(scores.positions, scores.findings, scores.areas, scores.values,
-                                                    strict=True)))
+         *[_cell(values[METRICS.index(name)]) for name in columns], _cell(there), *areas]
+        for position, finding, areas, values, there in zip(scores.positions, scores.findings, scores.areas,
+                                                           scores.values, present, strict=True)))
 
 
 def _cell(value: float) -> str:

@@ -6,28 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from paddle_cxr.schema import (
-    CacheSection,
-    Component,
-    EvalSamplerSection,
-    ImageShape,
-    LoaderSection,
-    PreprocessSection,
-    SamplerSection,
-    Section,
-    TrainGlobal,
-)
+from paddle_cxr.schema import Component, EvalSamplerSection, LoaderSection, SamplerSection, Section
+from paddle_cxr.tasks.findings_schema import FindingsGlobal, FindingsLoaderSection, IntervalsSection, TestSection
 
 
-class SegmentationGlobal(TrainGlobal):
+class SegmentationGlobal(FindingsGlobal):
     task: Literal["segmentation"] = Field("segmentation", description="任务")
-    image_shape: ImageShape | None = Field(None, description="模型输入 [通道, 高, 宽]；null：与起点训练时相同")
     findings: list[str] = Field(min_length=1, max_length=24, description="分割什么：数据集里征象的键，如 [lung]；"
                                                                          "各占一个输出通道，可以重叠")
-    checkpoint: str | None = Field(None, description="tools/eval.py、tools/predict.py 用哪份权重；"
-                                                     "默认取 output_dir 中保留的那一份")
-    folds: int | None = Field(None, ge=2, description="交叉验证折数（按患者分组）；null 表示不做")
-    fold: int | None = Field(None, ge=0, description="只跑这一折（从 0 数）")
 
 
 class StartSection(Section):
@@ -64,26 +50,17 @@ class SegmentationEvalSection(Section):
     sampler: EvalSamplerSection = Field(default_factory=EvalSamplerSection)
 
 
-class SegmentationTestSection(Section):
-    subset: str = Field("test", description="训练完后在哪个子集上评估一次")
-
-
-class SegmentationLoaderSection(Section):
+class SegmentationLoaderSection(FindingsLoaderSection):
     Source: Component = Field(description="带掩膜（mask）或框的数据集（findings）：PhantomFindings、FindingsFile、"
                                           "SIIM、RSNA …")
-    Split: Component = Field(default={"name": "NoSplit"}, description="训练/验证/测试的划分")
     on_error: Literal["error", "skip"] = Field("error", description="遇到坏图：报错，或点名跳过；坏掩膜总是报错")
-    preprocess: PreprocessSection | None = Field(None, description="null：与起点训练时相同")
-    cache: CacheSection = Field(default_factory=CacheSection)
     Train: SegmentationTrainSection
     Eval: SegmentationEvalSection = Field(default_factory=SegmentationEvalSection)
-    Test: SegmentationTestSection | None = Field(None, description="写了它，训练完后在它上面评估，否则在 Eval 上")
+    Test: TestSection | None = Field(None, description="写了它，训练完后在它上面评估，否则在 Eval 上")
 
 
-class SegmentationMetric(Section):
+class SegmentationMetric(IntervalsSection):
     threshold: float = Field(0.5, gt=0, lt=1, description="概率到多少算有；不从测试集上选")
-    bootstrap: int = Field(1000, ge=1, description="95% 区间的重采样（bootstrap）次数")
-    seed: int = Field(0, ge=0, description="重采样的种子")
     figures: int = Field(12, ge=0, le=48, description="每张图册画几例；0 表示不画")
 
 

@@ -45,6 +45,10 @@ class Scores:
         """One metric, ``[R]``."""
         return self.values[:, METRICS.index(metric)]
 
+    def present(self) -> np.ndarray:
+        """Dice where there is something to find, ``[R]``; NaN elsewhere."""
+        return np.where(self.areas[:, 0] > 0, self.of("dice"), np.nan)
+
 
 def masks_at_full_size(found: np.ndarray, preprocess: Preprocess, shape: tuple[int, int], threshold: float
                        ) -> np.ndarray:
@@ -127,7 +131,7 @@ def summarise(scores: Scores, findings: Sequence[str], groups: Sequence[Hashable
                    len(scores.positions))
     of = [scores.findings == k for k in range(len(findings))]
     names = [name for name in METRICS if name != "hd95_mm" or not np.isnan(scores.of(name)).all()] + [PRESENT]
-    values = np.stack([_present(scores) if name == PRESENT else scores.of(name) for name in names], axis=1)
+    values = np.stack([scores.present() if name == PRESENT else scores.of(name) for name in names], axis=1)
     own = _means(values, of, np.ones((1, len(unit))))[0]
     parts = [_means(values, of, weights) for weights in resamples(unit, n, seed)]
     drawn = np.concatenate(parts) if parts else np.empty((0, *own.shape))
@@ -137,10 +141,6 @@ def summarise(scores: Scores, findings: Sequence[str], groups: Sequence[Hashable
         "per_finding": {name: _with_intervals(names, own[k], drawn[:, k]) | _empty(scores.areas[of[k]])
                         for k, name in enumerate(findings)},
         "bootstrap": {"resamples": n, "unit": "sample" if unknown else "patient", "seed": seed}}
-
-
-def _present(scores: Scores) -> np.ndarray:
-    return np.where(scores.areas[:, 0] > 0, scores.of("dice"), np.nan)
 
 
 def _with_intervals(names: Sequence[str], own: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:

@@ -12,17 +12,16 @@ from tqdm import tqdm
 from paddle_cxr import plots
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on, write_trained_on
+from paddle_cxr.engine.provenance import say_seen, write_trained_on
 from paddle_cxr.engine.run import circumstances, fit, progress_of
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
-from paddle_cxr.tasks.finetuning.data import part_of
-from paddle_cxr.tasks.finetuning.start import weights_of
 from paddle_cxr.tasks.segmentation.data import SegmentationData, load_segmentation
 from paddle_cxr.tasks.segmentation.models import Segmenter
 from paddle_cxr.tasks.segmentation.report import evaluate_on
 from paddle_cxr.tasks.segmentation.task import SegmentationTask
+from paddle_cxr.tasks.start import weights_of
 
 
 def read_data(loaded: Loaded, say: Callable[[str], None], world: World, fold: int | None = None) -> SegmentationData:
@@ -59,25 +58,20 @@ def train_run(loaded: Loaded, data: SegmentationData, folder: RunFolder, world: 
         results["evaluation"] = {"subset": subset, **_seen_before(task, subset, positions, folder.say)} | found
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=source.demo)
+        folder.image("curves", folder.path / "curves.png", state.epoch)
         write_json(folder.path / "metrics.json", results)  # last: it says that the run is complete
         folder.say(f"全部结果写在 {folder.path}")
     wait_for_all(world)
 
 
 def _seen_before(task: SegmentationTask, subset: str, positions: np.ndarray, say: Callable[[str], None]
-                 ) -> dict[str, int | None]:
+                 ) -> dict[str, Any]:
     """How many of the evaluated images trained this model, or the one it starts from; says so."""
-    recipe, number = task.recipe, len(positions)
-    start = recipe.Model.checkpoint
-    overlap = len(np.intersect1d(positions, task.train))
-    before = trained_on(weights_of(start), part_of(task.data.images, positions)) if isinstance(start, str) else 0
-    if overlap:
-        say(f"!! 评估的 {number} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
-    if before:
-        say(f"!! 评估的 {number} 张里有 {before} 张（或同一患者的图）起点训练时已经看过")
+    recipe, start = task.recipe, task.recipe.Model.checkpoint
+    seen = say_seen(task.data.images, positions, task.train, weights_of(start) if isinstance(start, str) else None, say)
     if task.validation is not None and recipe.Global.keep == "best" and subset == recipe.DataLoader.Eval.subset:
         say(f"!! {subset} 也用来选最好的一轮，这个结果偏乐观；要另外的测试集，请写 DataLoader.Test")
-    return {"also_trained_on": overlap, "also_pretrained_on": before}
+    return seen
 
 
 def _positions(data: SegmentationData, subset: str, *, required: bool) -> np.ndarray:

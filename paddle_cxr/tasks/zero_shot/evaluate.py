@@ -16,19 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_cxr import cpu
-from paddle_cxr.data.findings import label_matrix, load_findings
+from paddle_cxr.data.findings import DividedFindings, label_matrix, open_divided
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import trained_on
+from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import circumstances, progress_of
-from paddle_cxr.errors import UserError, did_you_mean
+from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, prompts_for
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of
-from paddle_cxr.tasks.zero_shot.prompts import known_as, read_section
+from paddle_cxr.tasks.zero_shot.prompts import asked_findings, known_as, read_section
 from paddle_cxr.tasks.zero_shot.report import Scored, write_report
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 from paddle_cxr.tasks.zero_shot.scoring import PromptScorer, score_images
@@ -46,26 +46,24 @@ def evaluate(loaded: Loaded) -> None:
     read_section(recipe.Prompts, recipe.Global.seed)
     pretrained = open_pretrained(recipe.Model.checkpoint)
     subset, chosen_on = recipe.DataLoader.Eval.subset, recipe.DataLoader.Eval.threshold_subset
-    data = _load(loaded, subset)
-    prompts = read_section(recipe.Prompts, recipe.Global.seed, data.source.findings)
-    prompts = prompts_for(_findings(recipe, data), prompts, known_as(recipe.Prompts),
+    divided = open_divided(loaded, print)
+    prompts = read_section(recipe.Prompts, recipe.Global.seed, divided.source.findings)
+    prompts = prompts_for(asked_findings(recipe.Metric.findings, divided.source), prompts, known_as(recipe.Prompts),
                           recipe.Prompts.missing == "skip", print)
     names = [one.name for one in prompts]
     averages = averages_of(recipe.Metric, names, pretrained.settings.folder.parent)
     scorer = PromptScorer(pretrained, prompts, recipe.Prompts, recipe.DataLoader.Eval.sampler.batch_size)
-    validating = None if chosen_on is None else _load_for_thresholds(loaded, chosen_on)
+    _check_subsets(divided, subset, chosen_on, names)
+    data = _decode(divided, subset)
+    validating = None if chosen_on is None else _decode(divided, chosen_on)
     folder = RunFolder(Path(recipe.Global.output_dir) / f"eval_{subset}")
     try:
         for line in [*pretrained.notices, *_notices(recipe, prompts, scorer)]:
             folder.say(line)
         validation = None if validating is None else _score(recipe, pretrained, scorer, validating, names)
         scored = _score(recipe, pretrained, scorer, data, names)
-        overlap = trained_on(pretrained.settings.folder, data)
-        if overlap:
-            folder.say(f"!! 评估的 {len(data.images)} 张图里有 {overlap} 张（同一文件或同一患者）用于预训练："
-                       "结果不代表在新数据上的表现")
-        found = {"also_trained_on": overlap} | write_report(recipe, prompts, scored, validation, averages, pretrained,
-                                                            folder)
+        found = {"also_trained_on": say_overlap(pretrained.settings.folder, data, folder.say)}
+        found |= write_report(recipe, prompts, scored, validation, averages, pretrained, folder)
         write_text(folder.path / "config.yaml", dump(recipe))
         write_json(folder.path / "metrics.json", _results(pretrained, data, found) | circumstances(recipe.Global.seed))
         folder.say(f"评估结果写在 {folder.path}")
@@ -73,38 +71,31 @@ def evaluate(loaded: Loaded) -> None:
         folder.close()
 
 
-def _load(loaded: Loaded, subset: str) -> LabelledData:
-    with tqdm(desc="读图", disable=not sys.stderr.isatty(), leave=False) as bar:
-        return load_findings(loaded, print, progress_of(bar), only=subset)
-
-
-def _load_for_thresholds(loaded: Loaded, subset: str) -> LabelledData:
+def _check_subsets(divided: DividedFindings, subset: str, chosen_on: str | None, names: list[str]) -> None:
+    """Refuse a subset without images, or without a label to compare with, before any image is read."""
+    records = [divided.source.records[index] for index in divided.members(subset)]
+    if np.isnan(label_matrix(records, names)).all():
+        raise UserError(f"子集 {subset} 的 {len(records)} 张图没有征象 {'、'.join(names)} 的标签，无法评估；"
+                        "请检查 Metric.findings 和数据")
+    if chosen_on is None:
+        return
     try:
-        return _load(loaded, subset)
+        divided.members(chosen_on)
     except UserError as error:
-        if not str(error).startswith("子集"):
-            raise
         raise UserError(f"DataLoader.Eval.threshold_subset：{error}；没有验证集时写 null，"
                         "就不选阈值，也没有 F1 和准确率") from None
 
 
-def _findings(recipe: ZeroShotRecipe, data: LabelledData) -> list[str]:
-    """What is evaluated: the recipe's choice, or all that the data set speaks of."""
-    there = [one.name for one in data.source.findings]
-    for name in recipe.Metric.findings or []:
-        if name not in there:
-            raise UserError(f"Metric.findings：数据 {data.source.name} 没有征象 {name!r}{did_you_mean(name, there)}"
-                            f"（有：{'、'.join(there)}）")
-    return recipe.Metric.findings or there
+def _decode(divided: DividedFindings, subset: str) -> LabelledData:
+    with tqdm(desc=f"读图（{subset}）", disable=not sys.stderr.isatty(), leave=False) as bar:
+        return divided.decode(subset, print, progress_of(bar))
 
 
 def _notices(recipe: ZeroShotRecipe, prompts: tuple[FindingPrompts, ...], scorer: PromptScorer) -> list[str]:
     compared = "正、负提示词相比" if prompts[0].negative else "各征象互相比较"
-    lines = [f"提示词（prompt）：{known_as(recipe.Prompts)}，{len(prompts)} 种征象 {len(prompt_texts(prompts))} 句，"
-             f"{compared}，ensemble {recipe.Prompts.ensemble}，similarity {recipe.Prompts.similarity}"]
-    if scorer.cut:
-        lines.append(f"!! {len(scorer.cut)} 句提示词超过文本塔的长度，多出的部分被截去，例如 {scorer.cut[0]!r}")
-    return lines
+    return [f"提示词（prompt）：{known_as(recipe.Prompts)}，{len(prompts)} 种征象 {len(prompt_texts(prompts))} 句，"
+             f"{compared}，ensemble {recipe.Prompts.ensemble}，similarity {recipe.Prompts.similarity}",
+            *scorer.notices]
 
 
 def _score(recipe: ZeroShotRecipe, pretrained: Pretrained, scorer: PromptScorer, data: LabelledData,

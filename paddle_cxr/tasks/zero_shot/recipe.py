@@ -11,13 +11,16 @@ from paddle_cxr.tasks.zero_shot.prompts import check_section
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 
 
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+def load(file: str | Path, overrides: Sequence[str] = (), *, for_data: bool = True) -> Loaded:
     """Read, override and check a recipe; falling back where the data set is absent.
+
+    Args:
+        for_data: whether the data set will be read; where only the recipe is checked, it may be absent.
 
     Raises:
         UserError: any mistake, with its place; no data set and no ``fallback``.
     """
-    return load_for_task(file, overrides, ZeroShotRecipe, "findings", check_rules)
+    return load_for_task(file, overrides, ZeroShotRecipe, "findings", check_rules, for_data=for_data)
 
 
 def check_rules(recipe: ZeroShotRecipe) -> None:

@@ -11,22 +11,20 @@ import numpy as np
 from paddle_cxr.data.labelled import LabelledData
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.bootstrap import with_intervals
 from paddle_cxr.evaluation.metrics import classification_metrics
 from paddle_cxr.evaluation.multilabel import multilabel_metrics
+from paddle_cxr.evaluation.per_image import PER_IMAGE, write_per_image
 from paddle_cxr.evaluation.prompts import FindingPrompts
 from paddle_cxr.evaluation.thresholds import f1_thresholds
 from paddle_cxr.evaluation.zero_shot import probabilities_of
 from paddle_cxr.plots.findings import plot_findings_roc
-from paddle_cxr.plots.style import DEMO_LINE
+from paddle_cxr.plots.style import DEMO_LINE, DEMO_MODEL_LINE
 from paddle_cxr.plots.zero_shot import plot_findings_auc, plot_findings_scores
-from paddle_cxr.tasks.finetuning.report import PER_IMAGE, write_per_image
 from paddle_cxr.tasks.pretrained import Pretrained
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 
 OPTIMISTIC = "阈值在测试集上取 F1 最高的（早期论文的做法），偏乐观，只供与那些论文对照"
-_MODEL_LINE = "用模体（phantom）预训练的模型，非临床结果"
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,8 @@ def write_report(recipe: ZeroShotRecipe, prompts: Sequence[FindingPrompts], scor
         prompts: of the K findings.
         scored: the images evaluated; validation: those that the thresholds are chosen on, or None.
         averages: findings of further means.
-
-    Raises:
-        UserError: no label of any finding that is evaluated.
     """
     names = [one.name for one in prompts]
-    if np.isnan(scored.labels).all():
-        raise UserError(f"子集 {recipe.DataLoader.Eval.subset} 的 {len(scored.labels)} 张图没有征象 {'、'.join(names)} "
-                        "的标签，无法评估；请检查 Metric.findings 和数据")
     thresholds = None if validation is None else f1_thresholds(validation.labels, validation.margins)
     n, seed = recipe.Metric.resamples, recipe.Global.seed
     found = multilabel_metrics(scored.labels, scored.margins, names, thresholds, scored.groups, n, seed, averages)
@@ -138,7 +130,8 @@ def _draw(prompts: Sequence[FindingPrompts], scored: Scored, found: Mapping[str,
           averages: Mapping[str, Sequence[str]] | None, pretrained: Pretrained, folder: RunFolder) -> None:
     findings = [ClassInfo(one.name, one.zh, one.en) for one in prompts]
     phantoms = scored.data.source.demo
-    mark = {"demo": phantoms or bool(pretrained.meta.get("demo_data")), "line": DEMO_LINE if phantoms else _MODEL_LINE}
+    mark = {"demo": phantoms or bool(pretrained.meta.get("demo_data")),
+            "line": DEMO_LINE if phantoms else DEMO_MODEL_LINE}
     plot_findings_roc(scored.labels, scored.margins, found, findings, folder.path / "roc.png",
                       title="零样本分类（zero-shot）：各征象的 ROC 曲线", **mark)
     plot_findings_auc(found, findings, folder.path / "auc.png", groups=averages, **mark)

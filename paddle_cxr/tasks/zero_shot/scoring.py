@@ -15,7 +15,8 @@ from paddle_cxr.evaluation.zero_shot import check_finite, margins, margins_of_si
 from paddle_cxr.tasks.pretrained import Pretrained
 from paddle_cxr.tasks.pretraining.scoring import encode_images, encode_texts
 from paddle_cxr.tasks.pretraining.whole_batch import Features, some_of, text_slices
-from paddle_cxr.tasks.zero_shot.schema import PromptsSection
+from paddle_cxr.tasks.prompt_texts import notices_of
+from paddle_cxr.tasks.zero_shot.schema import ZeroShotPrompts
 
 
 class PromptScorer:
@@ -28,13 +29,13 @@ class PromptScorer:
         batch_size: texts encoded at a time.
 
     Attributes:
-        cut: the prompts that are longer than the text tower reads.
+        notices: what the text tower cannot read of the prompts.
 
     Raises:
         UserError: a similarity or an ensemble that this model has not.
     """
 
-    def __init__(self, pretrained: Pretrained, prompts: Sequence[FindingPrompts], section: PromptsSection,
+    def __init__(self, pretrained: Pretrained, prompts: Sequence[FindingPrompts], section: ZeroShotPrompts,
                  batch_size: int) -> None:
         self._model, self._prompts = pretrained.model, prompts
         self._ensemble, self._similarity = section.ensemble, _similarity(pretrained.model, section)
@@ -42,7 +43,7 @@ class PromptScorer:
         self._scale = 1 / self._model.temperature if hasattr(self._model, "temperature") else (
             self._model.temperatures[2])
         texts = prompt_texts(prompts)
-        self.cut = [text for text in texts if pretrained.tokenizer.encode(text).cut]
+        self.notices = notices_of(texts, pretrained.tokenizer)
         self._parts = encode_texts(pretrained.model, pretrained.tokenizer, texts, batch_size)
         if self._ensemble == "embeddings":
             self._parts = [_averaged(self._parts, texts, prompts)]
@@ -66,7 +67,7 @@ class PromptScorer:
         return self._model.similarities(images, texts)[self._similarity]
 
 
-def _similarity(model: paddle.nn.Layer, section: PromptsSection) -> str:
+def _similarity(model: paddle.nn.Layer, section: ZeroShotPrompts) -> str:
     """Which matrix is taken: ``both`` of a model that has one is that one."""
     if section.similarity == "both":
         chosen = model.compared[0] if len(model.compared) == 1 else "both"
