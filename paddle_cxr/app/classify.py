@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +59,23 @@ class Classifier:
 
     def __call__(self, image: np.ndarray) -> Classified:
         """Classify an image as :func:`~paddle_cxr.data.image.read_image` gives it."""
+        return self.many([image])[0]
+
+    def many(self, images: Sequence[np.ndarray]) -> list[Classified]:
+        """Classify several images in one pass, which costs less than one after another."""
         predictor = self._predictor
-        seen = predictor.preprocess.geometry(image)
-        inputs = predictor.preprocess.normalize(seen[None])
-        probabilities = predictor.probabilities(inputs)[0]
+        seen = np.stack([predictor.preprocess.geometry(image) for image in images])
+        inputs = predictor.preprocess.normalize(seen)
+        probabilities = predictor.probabilities(inputs)
         if not np.isfinite(probabilities).all():
             raise UserError("模型输出 NaN 或 Inf；请换用训练正常的检查点（checkpoint）")
-        heat = predictor.heat(inputs, np.array([probabilities.argmax()]))[0]
-        cuts = predictor.thresholds
-        return Classified(seen, heat, predictor.classes, probabilities, None if cuts is None else probabilities >= cuts)
+        heat = predictor.heat(inputs, probabilities.argmax(axis=1))
+        return [self._classified(*one) for one in zip(seen, heat, probabilities, strict=True)]
+
+    def _classified(self, seen: np.ndarray, heat: np.ndarray, probabilities: np.ndarray) -> Classified:
+        cuts = self._predictor.thresholds
+        return Classified(seen, heat, self._predictor.classes, probabilities,
+                          None if cuts is None else probabilities >= cuts)
 
 
 def _open(folder: Path, device: str):  # noqa: ANN202 - Predictor, whose module loads heavy things
@@ -80,7 +89,7 @@ def _open(folder: Path, device: str):  # noqa: ANN202 - Predictor, whose module 
         from paddle_cxr.tasks.finetuning.predict import open_predictor
         from paddle_cxr.tasks.finetuning.recipe import load
     elif task == CLASSIFICATION:
-        from paddle_cxr.engine.predict import _from_checkpoint as open_predictor
+        from paddle_cxr.engine.predict import open_checkpoint as open_predictor
         from paddle_cxr.recipe import load
     else:
         raise UserError(f"Classify.folder：{folder} 是 {task} 的结果，这里要分类（{CLASSIFICATION}）"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from paddle_cxr.app import images
 from paddle_cxr.app.classify import Classified
@@ -45,7 +46,7 @@ def answering(blanks: int) -> Callable[[Callable[..., tuple]], Callable[..., tup
             except Exception:  # the page goes on; what went wrong is for whoever started it
                 traceback.print_exc(file=sys.stderr)
                 message = say("bug", language)
-            return (*[None] * blanks, f"⚠️ {message}")
+            return (*[None] * blanks, f"! {message}")
 
         return answer
 
@@ -72,12 +73,12 @@ class Handlers:
         if kind not in images.PHANTOMS:
             raise UserError(f"没有这种示例：{harmless(str(kind))}")
         file = images.write_phantom(kind, random.randrange(_MOST_SEED), self._folder)
-        return str(file), images.show(self._read(str(file))), ""
+        return str(file), self._file(images.show(self._read(str(file)))), ""
 
     @answering(1)
     def preview(self, file: str | None, language: str) -> tuple:
         """An upload: (picture, message)."""
-        return images.show(self._read(file)), ""
+        return self._file(images.show(self._read(file))), ""
 
     @answering(3)
     def classify(self, file: str | None, language: str) -> tuple:
@@ -91,7 +92,8 @@ class Handlers:
                      probability=float(result.probabilities.max()))]
         if tab.model.demo:
             lines.append(say("demo_model", language))
-        return images.show(result.seen), images.overlay(result.seen, result.heat), shares, _paragraphs(lines)
+        coloured = images.overlay(result.seen, result.heat)
+        return self._file(images.show(result.seen)), self._file(coloured), shares, _paragraphs(lines)
 
     @answering(2)
     def find(self, file: str | None, phrase: str, language: str) -> tuple:
@@ -104,13 +106,17 @@ class Handlers:
                      low=float(found.map.min()), high=float(found.map.max()))]
         if tab.model.demo:
             lines.append(say("demo_model", language))
-        return images.show(found.seen), images.overlay(found.seen, images.stretched(found.map)), _paragraphs(lines)
+        coloured = images.overlay(found.seen, images.stretched(found.map))
+        return self._file(images.show(found.seen)), self._file(coloured), _paragraphs(lines)
 
     def _read(self, file: str | None) -> np.ndarray:
         """An upload.  A click may name any file of the machine: only uploads are read."""
         if file and not Path(file).resolve().is_relative_to(self._folder):
             raise ImageError(Path(file).name, "missing", "文件已经不在，请重新上传")
         return images.read_upload(file, self._max_mb)
+
+    def _file(self, picture: Image.Image) -> str:
+        return images.save(picture, self._folder)
 
     # --- texts -----------------------------------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Handlers:
                          else say("drawn_from_nothing", language, example=EXAMPLES[0]))
         if painted.tokens_cut:
             lines.append(say("cut", language, tokens=painted.tokens_cut))
-        return images.show(painted.image), _paragraphs(lines)
+        return self._file(images.show(painted.image)), _paragraphs(lines)
 
     def stand_in(self, language: str) -> str:
         """What the drawing tab says where the phantom generator stands in; else empty."""

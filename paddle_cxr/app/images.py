@@ -1,7 +1,8 @@
-"""Pictures in and out of the page: uploads, phantoms to click, heat maps as colours."""
+"""Pictures in and out of the page: uploads, phantoms to click, heat maps as colours, files for the browser."""
 
 from __future__ import annotations
 
+import functools
 import uuid
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from paddle_cxr.data.phantom import draw_image
 
 PHANTOMS = ("normal", "covid", "viral", "effusion", "pneumothorax", "cardiomegaly")
 SHOWN = 448  # pixels: smaller pictures are enlarged, so that a heat map is smooth
+_LONGEST = 4096  # pixels of the longer side: enlarging a strip of one pixel's height must not fill the memory
 _PHANTOM_SIZE = 384
+_OPAQUE = 0.65  # of a colour at the warmest place
+_QUALITY = 95  # of JPEG
 _MB = 1 << 20
 
 
@@ -46,22 +50,35 @@ def write_phantom(kind: str, seed: int, folder: Path) -> Path:
     return file
 
 
-def show(image: np.ndarray) -> np.ndarray:
-    """uint8 ``[h, w]`` or ``[h, w, 3]`` → uint8 RGB ``[H, W, 3]`` whose shorter side is :data:`SHOWN` or more."""
-    picture = Image.fromarray(image).convert("RGB")
-    return np.asarray(picture.resize(_shown_size(*picture.size), Image.Resampling.BICUBIC))
+def show(image: np.ndarray) -> Image.Image:
+    """uint8 ``[h, w]`` or ``[h, w, 3]`` → the picture, grey or RGB, enlarged to :data:`SHOWN` where it is small."""
+    picture = Image.fromarray(image)
+    return picture.resize(_shown_size(*picture.size), Image.Resampling.BICUBIC)
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
     """The picture of :func:`show` under colours: warm and opaque where ``heat`` (0 … 1, ``[h, w]``) is large."""
-    from matplotlib import colormaps
+    below = show(image).convert("RGB")
+    levels = Image.fromarray(np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8))
+    levels = levels.resize(below.size, Image.Resampling.BILINEAR)
+    # 256 colours from a table: a colour map asked for every pixel costs ten times as much.
+    colours = levels.copy()
+    colours.putpalette(_inferno())
+    opaque = levels.point([round(_OPAQUE * level) for level in range(256)])
+    return Image.composite(colours.convert("RGB"), below, opaque)
 
-    below = show(image)
-    smooth = Image.fromarray(heat.astype(np.float32)).resize(below.shape[1::-1], Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(smooth), 0, 1)
-    colours = colormaps["inferno"](share)[..., :3] * 255
-    alpha = 0.65 * share[..., None]
-    return np.rint(below * (1 - alpha) + colours * alpha).astype(np.uint8)
+
+def save(picture: Image.Image, folder: Path) -> str:
+    """Write a picture of the page into ``folder``; the file.
+
+    JPEG, and here rather than by Gradio: it would compress a PNG in the thread that also answers everybody else, and
+    two such pictures cost twice as much as the model.  At this quality, with every pixel's own colour, the eye sees
+    no difference.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"picture_{uuid.uuid4().hex}.jpg"
+    picture.save(file, quality=_QUALITY, subsampling=0)
+    return str(file)
 
 
 def stretched(values: np.ndarray) -> np.ndarray:
@@ -71,5 +88,13 @@ def stretched(values: np.ndarray) -> np.ndarray:
 
 
 def _shown_size(width: int, height: int) -> tuple[int, int]:
-    times = max(1.0, SHOWN / min(width, height))
-    return round(width * times), round(height * times)
+    times = min(max(1.0, SHOWN / min(width, height)), _LONGEST / max(width, height))
+    return max(1, round(width * times)), max(1, round(height * times))
+
+
+@functools.cache
+def _inferno() -> list[int]:
+    """Matplotlib's colours as a palette: red, green and blue of 256 levels."""
+    from matplotlib import colormaps
+
+    return colormaps["inferno"](np.arange(256), bytes=True)[:, :3].flatten().tolist()

@@ -154,7 +154,7 @@ class Page:
                               elem_id=f"{name}-file")
 
     def _image(self, key: str, identity: str) -> Any:
-        return self._labelled(key, gr.Image, interactive=False, format="png", elem_id=identity)
+        return self._labelled(key, gr.Image, interactive=False, elem_id=identity)
 
     def _seed(self, name: str) -> Any:
         return self._labelled("seed", gr.Number, value=0, precision=0, minimum=0, elem_id=f"{name}-seed")

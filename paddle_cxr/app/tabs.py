@@ -21,7 +21,7 @@ class Tab:
 
     Attributes:
         name: its section of the recipe.
-        worker: runs its model, one request at a time.
+        worker: runs its model, in one thread.
         model: what it computes with, or None.
         why: why there is none.
         make: the command that makes one, or empty.
@@ -38,9 +38,14 @@ class Tab:
         return self.model is not None
 
     def __call__(self, *arguments: Any, method: str = "__call__") -> Any:
-        """Let the model work in its own thread; raises UserError where there is none, or it refuses."""
+        """Let the model work in its own thread; raises UserError where there is none, or it refuses.
+
+        A model with ``many`` is asked once for the inputs of all users that wait.
+        """
         if not self.opened:
             raise self.why or Refusal("not_in_recipe", section=self.name)
+        if method == "__call__" and hasattr(self.model, "many"):
+            return self.worker.together(self.model.many, *arguments)
         return self.worker(getattr(self.model, method), *arguments)
 
     def explanation(self, language: str) -> str:

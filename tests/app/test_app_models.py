@@ -60,6 +60,12 @@ def test_a_trained_classifier_is_opened_where_it_lies_now(tmp_path):
         assert found.probabilities.sum() == pytest.approx(1, abs=1e-4) and found.present is None
         assert found.best.zh in ("正常", "病毒性肺炎", "新冠肺炎")
     assert not classifier.demo
+    films = [draw_image(kind, seed=1, index=0, size=100) for kind in PHANTOMS]
+    for together, film in zip(classifier.many(films), films, strict=True):
+        alone = classifier(film)
+        np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-5)
+        np.testing.assert_allclose(together.heat, alone.heat, atol=1e-4)
+        assert (together.seen == alone.seen).all()
 
 
 @pytest.mark.parametrize(("method", "kind"), [("ConVIRT", "similarity"), ("GLoRIA", "attention"),

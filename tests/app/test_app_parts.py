@@ -8,6 +8,7 @@ import string
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,6 +191,95 @@ def test_an_exception_passes_through():
             worker(lambda: 1 / 0)
 
 
+@pytest.fixture
+def held() -> Iterator[tuple[Worker, threading.Event]]:
+    """A worker that is busy until the event is set."""
+    worker, go = Worker("test", 8, 60), threading.Event()
+    busy = threading.Thread(target=worker, args=(go.wait,))
+    busy.start()
+    yield worker, go
+    go.set()
+    busy.join()
+
+
+def ask_together(worker: Worker, many: Callable, items: Sequence[int]) -> tuple[list[threading.Thread], dict]:
+    """Callers that wait, and what each will have got."""
+    got: dict[int, object] = {}
+
+    def ask(item: int) -> None:
+        try:
+            got[item] = worker.together(many, item)
+        except Exception as error:
+            got[item] = error
+
+    callers = [threading.Thread(target=ask, args=(item,)) for item in items]
+    for caller in callers:
+        caller.start()
+    time.sleep(0.1)
+    return callers, got
+
+
+def test_items_that_wait_are_computed_together(held):
+    (worker, go), asked = held, []
+
+    def squares(items: Sequence[int]) -> list[int]:
+        asked.append(sorted(items))
+        return [item * item for item in items]
+
+    callers, got = ask_together(worker, squares, range(5))
+    go.set()
+    for caller in callers:
+        caller.join()
+    assert got == {item: item * item for item in range(5)} and asked == [[0, 1, 2, 3, 4]]
+    assert worker.together(squares, 7) == 49
+
+
+def test_an_error_among_items_is_told_to_its_caller_only(held):
+    worker, go = held
+
+    def inverses(items: Sequence[int]) -> list[float]:
+        return [1 / item for item in items]
+
+    callers, got = ask_together(worker, inverses, range(4))
+    go.set()
+    for caller in callers:
+        caller.join()
+    assert isinstance(got.pop(0), ZeroDivisionError) and got == {1: 1, 2: 1 / 2, 3: 1 / 3}
+
+
+def test_an_item_whose_caller_gave_up_is_not_computed():
+    worker, go, asked = Worker("test", 3, 0.05), threading.Event(), []
+    with pytest.raises(Refusal):
+        worker(go.wait)
+    with pytest.raises(Refusal) as refused:
+        worker.together(asked.extend, 1)
+    assert refused.value.key == "too_long"
+    go.set()
+    time.sleep(0.05)
+    assert worker.together(lambda items: [*items, asked.extend(items)][:1], 2) == 2 and asked == [2]
+
+
+def test_a_model_that_takes_several_is_asked_once(held, film, tmp_path):
+    class Counting(StillClassifier):
+        asked: list[int] = []
+
+        def many(self, items: Sequence[np.ndarray]) -> list[Classified]:
+            self.asked.append(len(items))
+            return [self(item) for item in items]
+
+    worker, go = held
+    handlers = Handlers({"Classify": Tab("Classify", worker, Counting())}, tmp_path, MB)
+    answers: list[tuple] = []
+    users = [threading.Thread(target=lambda: answers.append(handlers.classify(film, "zh"))) for _ in range(4)]
+    for user in users:
+        user.start()
+    time.sleep(0.3)
+    go.set()
+    for user in users:
+        user.join()
+    assert len(answers) == 4 and all(shares for _, _, shares, _ in answers) and max(Counting.asked) > 1
+
+
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 def test_every_sentence_has_both_languages_and_the_same_places():
@@ -235,7 +325,7 @@ def test_an_overlay_is_warm_where_the_heat_is_and_untouched_elsewhere():
     image = np.full((64, 64), 100, np.uint8)
     heat = np.zeros((64, 64), np.float32)
     heat[:16, :16] = 1
-    found = images.overlay(image, heat)
+    found = np.asarray(images.overlay(image, heat))
     assert found.shape == (images.SHOWN, images.SHOWN, 3) and found.dtype == np.uint8
     assert (found[-50:, -50:] == 100).all()
     assert found[5, 5].max() > 150
@@ -243,7 +333,33 @@ def test_an_overlay_is_warm_where_the_heat_is_and_untouched_elsewhere():
 
 
 def test_a_large_or_coloured_picture_is_not_enlarged():
-    assert images.show(np.zeros((600, 500, 3), np.uint8)).shape == (600, 500, 3)
+    assert images.show(np.zeros((600, 500, 3), np.uint8)).size == (500, 600)
+
+
+@pytest.fixture
+def warm() -> tuple[np.ndarray, np.ndarray]:
+    """A film and a heat map with one warm place."""
+    rows, columns = np.mgrid[:64, :64]
+    heat = np.exp(-((rows - 20) ** 2 + (columns - 40) ** 2) / 200).astype(np.float32)
+    return images.draw_image("covid", seed=1, index=0, size=64), heat
+
+
+def test_the_colours_are_those_of_the_colour_map(warm):
+    from matplotlib import colormaps
+
+    film, heat = warm
+    share = np.asarray(Image.fromarray(heat).resize((images.SHOWN,) * 2, Image.Resampling.BILINEAR))[..., None]
+    below = np.asarray(images.show(film).convert("RGB"))
+    wanted = below * (1 - 0.65 * share) + colormaps["inferno"](share[..., 0])[..., :3] * 255 * 0.65 * share
+    assert np.abs(np.asarray(images.overlay(film, heat)) - wanted).max() < 6  # of 255
+
+
+def test_a_saved_picture_looks_the_same(warm, tmp_path):
+    for picture in (images.show(warm[0]), images.overlay(*warm)):
+        saved = Image.open(images.save(picture, tmp_path / "new"))
+        assert saved.size == picture.size and saved.mode == picture.mode
+        difference = np.asarray(saved, float) - np.asarray(picture, float)
+        assert np.abs(difference).max() <= 8 and np.square(difference).mean() < 1  # of 255: 48 dB
 
 
 # --- reports --------------------------------------------------------------------------------------------------------
@@ -323,22 +439,27 @@ def test_texts_are_one_line_and_bounded():
 
 # --- clicks ---------------------------------------------------------------------------------------------------------
 
+def size_of(picture: str) -> tuple[int, int]:
+    with Image.open(picture) as opened:
+        return opened.size
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_click_answers(handlers, film, reporter, language):
     file, picture, message = handlers.phantom("covid", language)
-    assert Path(file).is_file() and picture.ndim == 3 and message == ""
-    assert handlers.preview(film, language)[0].ndim == 3
+    assert Path(file).is_file() and size_of(picture) == (448, 448) and message == ""
+    assert size_of(handlers.preview(film, language)[0]) == (448, 448)
     seen, cam, shares, message = handlers.classify(film, language)
-    assert seen.shape == cam.shape and sum(shares.values()) == pytest.approx(1)
+    assert size_of(seen) == size_of(cam) and sum(shares.values()) == pytest.approx(1)
     assert ("新冠肺炎" if language == "zh" else "COVID-19") in message and "phantom" in message
     _, found, message = handlers.find(film, "There is a pleural effusion.", language)
-    assert found.ndim == 3 and say("right", language) in message and say("lower", language) in message
+    assert size_of(found) and say("right", language) in message and say("lower", language) in message
     *written, message = handlers.write(reporter.examples[0], 1, language)
     assert all(written) and say("agrees", language, section="FINDINGS") in message
     *marked, message = handlers.recheck(reporter.examples[0], "A pneumothorax.", written[1], language)
     assert marked[0] and "FINDINGS" in message
     image, message = handlers.draw(EXAMPLES[0], 1, language)
-    assert image.ndim == 3 and say("drawn", language) in message
+    assert size_of(image) and say("drawn", language) in message
     assert handlers.stand_in(language) == ""
 
 
@@ -355,7 +476,7 @@ def test_a_hundred_malformed_uploads_are_answered(handlers, tmp_path):
         file.write_bytes(content)
         for language in LANGUAGES:
             *empty, message = handlers.classify(str(file), language)
-            assert empty == [None, None, None] and message.startswith("⚠️"), name
+            assert empty == [None, None, None] and message.startswith("! "), name
             assert say("bug", language) not in message, name
 
 
@@ -363,7 +484,7 @@ def test_a_fault_of_the_program_is_answered_too(handlers, film, capsys):
     handlers.tabs["Classify"] = Tab("Classify", Worker("broken", 2, 60), Broken())
     assert handlers.classify(film, "en")[-1].endswith(say("bug", "en"))
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert handlers.phantom("<script>", "zh")[-1].startswith("⚠️")
+    assert handlers.phantom("<script>", "zh")[-1].startswith("! ")
 
 
 def test_a_tab_without_a_model_says_so(tmp_path, film):
@@ -371,14 +492,21 @@ def test_a_tab_without_a_model_says_so(tmp_path, film):
     handlers = Handlers(tabs, tmp_path, MB)
     for answer in (handlers.classify(film, "zh"), handlers.find(film, "x", "zh"), handlers.write(["a/b"], 0, "zh"),
                    handlers.draw("x", 0, "zh")):
-        assert answer[-1].startswith("⚠️") and "配方里没有" in answer[-1]
+        assert answer[-1].startswith("! ") and "配方里没有" in answer[-1]
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (70_000, 2), (5000, 3000)])
+def test_pictures_of_every_shape_are_shown(handlers, tmp_path, size):
+    Image.new("L", size).save(tmp_path / "strip.png")
+    picture, message = handlers.preview(str(tmp_path / "strip.png"), "zh")
+    assert message == "" and max(size_of(picture)) == 4096
 
 
 def test_pictures_of_every_mode_are_shown(handlers, tmp_path):
     for mode in ("L", "RGB", "RGBA", "P", "1", "I;16"):
         file = tmp_path / f"{mode.replace(';', '')}.png"
         Image.new(mode, (40, 30)).save(file)
-        assert handlers.preview(str(file), "zh")[0].shape[2] == 3
+        assert size_of(handlers.preview(str(file), "zh")[0])
 
 
 def test_texts_of_the_image_errors_are_complete():
