@@ -22,6 +22,8 @@ ray = ["ray[data,client]>=2.52,<3"]
 seg = ["paddleseg==2.8.0", "numpy>=1.26,<2"]
 # Gradio 5.14, the newest that goes with PaddleNLP's huggingface_hub, cannot read the schemas of pydantic 2.11.
 app = ["gradio>=5,<7", "pydantic>=2.5,<2.11"]
+notebooks = ["nbformat>=5.7", "nbclient>=0.8", "ipykernel>=6.20"]
+docs = ["sphinx>=7.4", "myst-parser>=3", "furo>=2024.8.6", "sphinxcontrib-mermaid>=1"]
 setup(
     name="paddle_cxr",
     version=version,
@@ -59,8 +61,10 @@ setup(
         "ray": ray,
         "seg": seg,
         "app": app,
-        "test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11", "ruff>=0.6", *dicom, *onnx,
-                 *analysis, *spm, *faiss],
+        "notebooks": notebooks,
+        "docs": docs,
+        "test": ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.80", "scikit-learn>=1.3", "scipy>=1.11",
+                 "ruff>=0.6", "nbformat>=5.7", *dicom, *onnx, *analysis, *spm, *faiss],
     },
     classifiers=["Natural Language :: Chinese (Simplified)", "License :: OSI Approved :: Apache Software License",
                  "Programming Language :: Python :: 3.10", "Programming Language :: Python :: 3.11",

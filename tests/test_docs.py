@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from doc_commands import SYNTHESIS, check_all, check_command, check_synthesis
+from doc_pages import GUIDES, PAGES, ROOT, blocks, commands, config, ids, overrides, script, without_code
 from PIL import Image
 
 from paddle_cxr import recipe
-from paddle_cxr.compare.plan import plan
-from paddle_cxr.compare.recipe import load as load_comparison
-from paddle_cxr.config import explained
 from paddle_cxr.data.labelled import open_source, split_source
 from paddle_cxr.engine.jobs import job_named
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import accepted_arguments, components
-from paddle_cxr.synthesis.analysis_schema import AnalysisRecipe
-from paddle_cxr.synthesis.fidelity.schema import FidelityRecipe
-from paddle_cxr.synthesis.pairs.schema import PairsRecipe
-from paddle_cxr.synthesis.pairs.schema import check_recipe as check_pairs
-from paddle_cxr.synthesis.quality.curate_schema import CurationRecipe
-from paddle_cxr.synthesis.run import check_recipe
-from paddle_cxr.synthesis.schema import ReportsRecipe, load_recipe
-from paddle_cxr.tasks.classification import check_components
-
-ROOT = Path(__file__).resolve().parents[1]
-NOT_OURS = {"output", "data", "cache", "build", "dist", "venv"}
-PAGES = sorted(file for file in ROOT.rglob("*.md") if not any(
-    part.startswith(".") or part in NOT_OURS for part in file.relative_to(ROOT).parts[:1]))
-GUIDES = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def ids(value: object) -> str:
-    return value.relative_to(ROOT).as_posix() if isinstance(value, Path) else ""
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    """docs/make_config_reference.py"""
-    spec = importlib.util.spec_from_file_location("make_config_reference", ROOT / "docs/make_config_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("make_config_reference")
 
 
 @pytest.fixture
@@ -109,8 +80,7 @@ def test_argument_meanings_are_taken_from_docstrings(generator: ModuleType) -> N
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_links_lead_somewhere(page: Path, generator: ModuleType) -> None:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
         if re.match(r"[a-z]+:", target):
             continue
         file, _, anchor = target.partition("#")
@@ -126,8 +96,9 @@ def test_nothing_of_one_workplace_is_named(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     absolute = re.findall(r"(?<![\w.:/~<-])/[a-z]+/[\w./-]+", text)
     assert all(path.startswith(("/dev/shm", "/root/.cache/paddle_cxr/")) for path in absolute), absolute
-    for above in re.findall(r"(?<![\w.])\.\./([\w.-]+)", text):
-        assert (ROOT / above).exists(), f"../{above}"
+    for above in set(re.findall(r"(?<![\w.])\.\./([\w.-]+)", text)) - {".."}:
+        inside = (folder / above for folder in (ROOT, page.parent.parent) if (folder / above).exists())
+        assert any(found.resolve().is_relative_to(ROOT) for found in inside), f"../{above}"
     indexes = re.findall(r"(?:-i|--index-url|--extra-index-url|-f|--find-links)[ =]\s*(https?://[^/\s]+)", text)
     assert set(indexes) <= {"https://www.paddlepaddle.org.cn"}
     hosts = re.findall(r"https?://([^/\s)\"'>]+)", text)
@@ -136,28 +107,11 @@ def test_nothing_of_one_workplace_is_named(page: Path) -> None:
 
 # --- commands -------------------------------------------------------------------------------------------------------
 
-def commands(page: Path, *languages: str) -> Iterator[list[str]]:
-    """The words of every ``python …`` line in blocks of these languages, from the script on."""
-    for language in languages:
-        for line in "\n".join(blocks(page, language)).replace("\\\n", " ").splitlines():
-            for part in line.removeprefix("$ ").split("&&"):
-                words = shlex.split(part, comments=True)
-                scripts = [i for i, word in enumerate(words) if re.fullmatch(r"[\w/]+\.py", word)]
-                if words[:1] == ["python"] and scripts:
-                    yield words[scripts[0]:]
-
-
-def overrides(words: list[str]) -> list[str]:
-    return [after for word, after in zip(words, words[1:], strict=False) if word == "-o"]
-
-
-def config(words: list[str]) -> str:
-    return words[words.index("-c") + 1]
-
-
-ALL_COMMANDS = [(page, words) for page in GUIDES for words in commands(page, "bash", "console")]
+ALL_COMMANDS = [(page, words) for page in GUIDES for language in ("bash", "console")
+                for words in commands("\n".join(blocks(page, language)))]
 # Those shown with an answer are shown because they fail.
-MEANT_TO_RUN = [(page, words) for page in GUIDES for words in commands(page, "bash") if "-c" in words]
+MEANT_TO_RUN = [(page, words) for page in GUIDES for words in commands("\n".join(blocks(page, "bash")))
+                if "-c" in words]
 
 
 @pytest.mark.parametrize(("page", "words"), ALL_COMMANDS, ids=ids)
@@ -172,21 +126,7 @@ def test_commands_name_existing_scripts_and_flags(page: Path, words: list[str]) 
 @pytest.mark.parametrize(("page", "words"), MEANT_TO_RUN, ids=ids)
 def test_commands_are_accepted_with_and_without_data(page: Path, words: list[str], empty: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    if words[0] in SYNTHESIS:
-        check_synthesis(words)
-        return
-    if words[0] == "tools/compare.py":
-        plan(load_comparison(config(words), overrides(words)))
-        return
-    if recipe.task_of(config(words), overrides(words)) != recipe.CLASSIFICATION:
-        check_other_training(words)
-        return
-    try:
-        check_all(recipe.load(config(words), overrides(words)))
-    except UserError as error:
-        assert str(error).startswith("DataLoader.Source.root：找不到数据"), error
-    monkeypatch.setattr(recipe, "_missing_data", lambda raw: None)
-    check_all(recipe.load(config(words), overrides(words)))
+    check_command(words, monkeypatch)
 
 
 # --- quoted errors --------------------------------------------------------------------------------------------------
@@ -214,42 +154,8 @@ def test_quoted_errors_of_recipes_are_the_real_ones(page: Path, command: str, an
         assert "检查点" in answer  # the one kind quoted that needs an output folder
 
 
-SYNTHESIS = {"tools/synthesize.py": {"reports": (ReportsRecipe, check_recipe), "pairs": (PairsRecipe, check_pairs)},
-             "tools/analyze.py": {"corpus": (AnalysisRecipe, None), "entities": (AnalysisRecipe, None),
-                                  "quality": (CurationRecipe, None), "fidelity": (FidelityRecipe, None)}}
-
-
-def check_synthesis(words: list[str]) -> None:
-    """As the tools do before they write a report, draw an image or read a corpus."""
-    Path("my_vocabulary.csv").write_text("name,type\n" + "".join(
-        f"{kind}{i},{kind}\n" for kind in ("abnormality", "disease", "anatomy") for i in range(900)), encoding="utf-8")
-    task = words[1] if words[0] == "tools/analyze.py" else recipe.task_of(config(words), overrides(words))
-    schema, check = SYNTHESIS[words[0]][task if task in SYNTHESIS[words[0]] else "reports"]
-    loaded, origins = load_recipe(config(words), overrides(words), schema)
-    if check is not None:
-        try:
-            with explained(origins):
-                check(loaded)
-        except UserError as error:  # a data set that every user has to get
-            if not str(error).startswith("Reports.pairs：找不到数据 数据文件夹"):
-                raise
-
-
-def check_other_training(words: list[str]) -> None:
-    """A recipe of another task is read as ``tools/train.py`` reads it; its data set need not be there."""
-    try:
-        job_named(recipe.task_of(config(words), overrides(words))).load(config(words), overrides(words))
-    except UserError as error:
-        assert re.match(r"DataLoader.Source：找不到", str(error)), error
-
 
 # --- snippets -------------------------------------------------------------------------------------------------------
-
-def check_all(loaded: recipe.Loaded) -> None:
-    """As ``tools/train.py`` does before it reads an image."""
-    with explained(loaded.origins):
-        check_components(loaded.recipe)
-
 
 SNIPPETS = [(page, text) for page in GUIDES for text in blocks(page, "yaml")]
 
