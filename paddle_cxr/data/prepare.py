@@ -63,7 +63,7 @@ def prepare(source: Source, split: Callable[[Sequence[Record]], list[str]], *, o
     """
     started = time.monotonic()
     if source.demo:
-        raise UserError("内置仿真数据（phantom）是读取时画出来的，没有文件可检查；请把 DataLoader.Source 指向真实数据")
+        raise UserError("内置模体（phantom）是读取时画出来的，没有文件可检查；请把 DataLoader.Source 指向真实数据")
     output, labels = Path(output), labels_of(source)
     places = [source.locate(index) for index in range(len(source.records))]
     items = [_Item(*one) for one in zip(source.records, inspect_all(places, workers), places, strict=True)]

@@ -79,5 +79,5 @@ def _drawable(info: ClassInfo) -> str:
         if info.matches(name):
             return name
     others = [name for name in DRAWERS if name not in CLASSES]
-    raise UserError(f"内置仿真数据（phantom）画不出类别 {info.name}；请把 {'、'.join(CLASSES)} 之一写进它的 aliases"
+    raise UserError(f"内置模体（phantom）画不出类别 {info.name}；请把 {'、'.join(CLASSES)} 之一写进它的 aliases"
                     f"（也可以是 {'、'.join(others)}，或写明左右，如 effusion:left），或使用真实数据并删去 fallback")
