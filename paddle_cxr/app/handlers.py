@@ -25,6 +25,7 @@ from paddle_cxr.app.texts import explain, harmless, say
 from paddle_cxr.app.write import Checked, Report, segments
 from paddle_cxr.data.image import ImageError
 from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.overlap import stretched
 from paddle_cxr.synthesis.checking import Difference
 from paddle_cxr.synthesis.entities import Entity
 from paddle_cxr.synthesis.reports import SECTIONS
@@ -106,7 +107,7 @@ class Handlers:
                      low=float(found.map.min()), high=float(found.map.max()))]
         if tab.model.demo:
             lines.append(say("demo_model", language))
-        coloured = images.overlay(found.seen, images.stretched(found.map))
+        coloured = images.overlay(found.seen, stretched(found.map))
         return self._file(images.show(found.seen)), self._file(coloured), _paragraphs(lines)
 
     def _read(self, file: str | None) -> np.ndarray:

@@ -81,12 +81,6 @@ def save(picture: Image.Image, folder: Path) -> str:
     return str(file)
 
 
-def stretched(values: np.ndarray) -> np.ndarray:
-    """Values of any range to 0 … 1; a map that is the same everywhere becomes 0."""
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
-
-
 def _shown_size(width: int, height: int) -> tuple[int, int]:
     times = min(max(1.0, SHOWN / min(width, height)), _LONGEST / max(width, height))
     return max(1, round(width * times)), max(1, round(height * times))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import run_tool
 from recipes import write_tiny_recipe
+from untrained import untrained
 
 from paddle_cxr.app.classify import Classifier
 from paddle_cxr.app.find import PhraseFinder
@@ -16,37 +15,6 @@ from paddle_cxr.app.schema import FindSection
 from paddle_cxr.app.texts import Refusal
 from paddle_cxr.data.phantom import draw_image
 from paddle_cxr.errors import UserError
-
-PRETRAINING = """
-Global: {{task: pretraining, output_dir: {output}, device: cpu, seed: 3, epochs: 1, image_shape: [1, 96, 96],
-         micro_batches: 1, ranks: 1}}
-Arch:
-  name: {method}
-  dim: 16
-  image: {{name: ResNet18}}
-  text: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16, vocab_size: 400,
-          max_tokens: 60}}
-Optimizer: {{name: Adam, lr: {{name: Constant, learning_rate: 1.0e-3}}}}
-DataLoader:
-  Source: {{name: PhantomPairs, count: 12, seed: 5, size: 32, findings: [effusion, consolidation, cardiomegaly]}}
-  Split: {{name: PatientSplit, val: 0.34, test: 0.0}}
-  cache: {{mode: memory}}
-  Text: {{sections: [findings], take: all}}
-  Train: {{sampler: {{batch_size: 8}}}}
-"""
-
-
-def untrained(folder: Path, method: str) -> Path:
-    """A model with random weights, saved as a run saves it."""
-    pytest.importorskip("paddlenlp")
-    from paddle_cxr.engine.distributed import World
-    from paddle_cxr.tasks.pretraining.recipe import load
-    from paddle_cxr.tasks.pretraining.run import prepare, save_model
-
-    file = folder / f"{method}.yaml"
-    file.write_text(PRETRAINING.format(output=folder / method, method=method), "utf-8")
-    save_model(folder / method / "model", prepare(load(file), World(), lambda _: None))
-    return folder / method
 
 
 @pytest.mark.slow

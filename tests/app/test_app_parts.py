@@ -31,6 +31,7 @@ from paddle_cxr.app.write import Reporter, checked_seed, segments, value_of
 from paddle_cxr.data.image import ImageError
 from paddle_cxr.data.records import ClassInfo
 from paddle_cxr.errors import UserError
+from paddle_cxr.evaluation.overlap import stretched
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from malformed_uploads import malformed  # noqa: E402
@@ -329,7 +330,7 @@ def test_an_overlay_is_warm_where_the_heat_is_and_untouched_elsewhere():
     assert found.shape == (images.SHOWN, images.SHOWN, 3) and found.dtype == np.uint8
     assert (found[-50:, -50:] == 100).all()
     assert found[5, 5].max() > 150
-    assert images.stretched(np.full((2, 2), 3.0)).max() == 0
+    assert stretched(np.full((2, 2), 3.0)).max() == 0
 
 
 def test_a_large_or_coloured_picture_is_not_enlarged():
