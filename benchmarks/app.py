@@ -186,19 +186,14 @@ class User:
         return str(answer[-1]) if answer and answer[-1] else ""
 
     def ask(self, name: str, data: list) -> list | None:
-        """The outputs of a click; None where the page says only that it failed."""
-        status, joined = self._request("POST", f"/{API}/call/{name}", json.dumps({"data": data}).encode(),
-                                       "application/json")
+        """The outputs of a click that goes past Gradio's queue; None where the page says only that it failed."""
+        status, answered = self._request("POST", f"/{API}/run/{name}", json.dumps({"data": data}).encode(),
+                                         "application/json")
+        if status == 500:
+            return None
         if status != 200:
-            raise RuntimeError(f"HTTP {status}：{joined[:200]}")
-        _, events = self._request("GET", f"/{API}/call/{name}/{json.loads(joined)['event_id']}")
-        event = ""
-        for line in events.decode().splitlines():
-            if line.startswith("event: "):
-                event = line[7:]
-            elif line.startswith("data: ") and event in ("complete", "error"):
-                return json.loads(line[6:]) if event == "complete" else None
-        return None
+            raise RuntimeError(f"HTTP {status}：{answered[:200]}")
+        return json.loads(answered)["data"]
 
     def _upload(self, name: str, content: bytes) -> tuple[int, bytes]:
         quoted = name.replace('"', "%22")

@@ -15,9 +15,10 @@ from paddle_cxr.app.draw import EXAMPLES as IMPRESSIONS
 from paddle_cxr.app.handlers import Handlers
 from paddle_cxr.app.images import PHANTOMS
 from paddle_cxr.app.schema import AppRecipe
-from paddle_cxr.app.tabs import CLASSIFY, DRAW, FIND, WRITE
+from paddle_cxr.app.tabs import CLASSIFY, DRAW, FIND, QUICK, WRITE
 from paddle_cxr.app.texts import NOTICE, say
 from paddle_cxr.data.phantom.names import NAMES
+from paddle_cxr.plots.style import FONT_FAMILY
 
 UPLOADS_KEPT = 3600  # seconds
 PHRASES = ("There is a pleural effusion.", "There is a pneumothorax with a visible pleural line.",
@@ -29,12 +30,24 @@ CSS = """
 #notice, #notice * {color: #664d03; font-weight: 600;}
 footer {display: none !important;}
 """
-_FONTS = ["Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "system-ui", "sans-serif"]  # of the reader's computer
+# The reader's computer has one of the first; where not, the browser asks this server for the toolkit's own.
+FONT_ROUTE = "/cxr-sans-sc.otf"
+_FONTS = ("Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", FONT_FAMILY, "sans-serif")
+_MONOSPACED = ("Consolas", "Menlo", FONT_FAMILY, "monospace")
+_FONT_FACE = """<style>
+@font-face {{font-family: "{family}"; src: url("{address}") format("opentype"); unicode-range: U+2E80-FFEF;}}
+</style>"""  # the range of Chinese: a page in English never fetches it
+
+_MARKS = {say(key, language): colour for key, colour in (("asked_for", "green"), ("not_asked_for", "red"))
+          for language in ("zh", "en")}
 
 
-def look() -> dict[str, Any]:
-    """Theme and style sheet; no font comes from the net."""
-    return {"theme": gr.themes.Default(font=_FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]), "css": CSS}
+def look(root_path: str) -> dict[str, Any]:
+    """Theme, style sheet and fonts, none of which comes from the net."""
+    # Named as strings, Gradio would look for them among its own files, and hide those of the computer.
+    fonts, monospaced = (tuple(map(gr.themes.Font, names)) for names in (_FONTS, _MONOSPACED))
+    return {"theme": gr.themes.Default(font=fonts, font_mono=monospaced), "css": CSS,
+            "head": _FONT_FACE.format(family=FONT_FAMILY, address=root_path + FONT_ROUTE)}
 
 
 def accepted(function: Callable, **options: Any) -> dict[str, Any]:
@@ -56,8 +69,9 @@ class Page:
         self._first = recipe.Global.language
         # What changes with the language: component, the property, and its value in a language.
         self._worded: list[tuple[Any, str, Callable[[str], str]]] = []
-        with gr.Blocks(**accepted(gr.Blocks, title=say("title", self._first), analytics_enabled=False,
-                                  delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT), **look())) as self.blocks:
+        options = accepted(gr.Blocks, title=say("title", self._first), analytics_enabled=False,
+                           delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT), **look(recipe.Server.root_path))
+        with gr.Blocks(**options) as self.blocks:
             gr.Markdown(NOTICE, elem_id="notice")
             self._text("title", before="# ")
             self._language = gr.Radio([("中文", "zh"), ("English", "en")], value=self._first,
@@ -126,7 +140,8 @@ class Page:
                      for name in ("FINDINGS", "IMPRESSION")]
         again = self._button("recheck", "recheck-button", "secondary")
         with gr.Row():
-            marked = [self._labelled("marked", gr.HighlightedText, show_legend=True, elem_id=f"marked-{name}")
+            marked = [self._labelled("marked", gr.HighlightedText, show_legend=True, color_map=_MARKS,
+                                     elem_id=f"marked-{name}")
                       for name in ("findings", "impression")]
         message = gr.Markdown(elem_id="write-message")
         self._on(button, WRITE, self._do.write, [entities, seed], [*texts, *marked, message], "write")
@@ -178,9 +193,9 @@ class Page:
     # --- clicks ----------------------------------------------------------------------------------------------------
 
     def _on(self, button: Any, tab: str, handler: Callable, inputs: list, outputs: list, name: str) -> None:
-        """A click that asks a model; each tab has its own line."""
+        """A click that asks a model; each tab has its own line, a quick one in its worker alone."""
         button.click(handler, [*inputs, self._language], outputs, api_name=name, concurrency_id=tab,
-                     concurrency_limit=self._waiting)
+                     concurrency_limit=self._waiting, queue=tab not in QUICK)
 
     def _phantoms(self, file: Any, seen: Any, message: Any) -> None:
         """A row of phantoms to click, and a look at what was uploaded."""

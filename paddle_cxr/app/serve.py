@@ -85,18 +85,22 @@ def make_app(recipe: AppRecipe, tabs: dict[str, Tab], folder: Path) -> Any:
     with importing("网页要用 Gradio", '请安装：python -m pip install -e ".[app]"'):
         import gradio as gr
         from fastapi import FastAPI
+        from fastapi.responses import FileResponse
     from paddle_cxr.app.handlers import Handlers
-    from paddle_cxr.app.page import Page, accepted, look
+    from paddle_cxr.app.page import FONT_ROUTE, Page, accepted, look
+    from paddle_cxr.plots.style import FONT_FILE
 
     server = recipe.Server
     page = Page(recipe, Handlers(tabs, folder, server.max_upload_mb))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.get(FONT_ROUTE)(lambda: FileResponse(FONT_FILE, media_type="font/otf"))
     # Files are sent to browsers from the private folder only: not from the project, not from the home folder.
     closed = [str(one) for one in (Path.cwd(), Path.home()) if not folder.is_relative_to(one)]
     options = accepted(gr.mount_gradio_app, allowed_paths=[], blocked_paths=closed,
                        max_file_size=server.max_upload_mb * _MB, show_error=False, ssr_mode=False, pwa=False,
                        show_api=False, enable_monitoring=False, root_path=server.root_path or None,
-                       server_name=server.host, server_port=server.port, footer_links=[], **look())
+                       server_name=server.host, server_port=server.port, footer_links=[],
+                       **look(server.root_path))
     gr.mount_gradio_app(app, page.blocks, path="/", **options)
     # Gradio checks which files a click may name only where it started the server itself: without this, a click could
     # name any file of the machine, and have it copied to where browsers may fetch it.

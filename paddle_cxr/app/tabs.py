@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from paddle_cxr.app.schema import AppRecipe
+from paddle_cxr.app.schema import AppRecipe, ServerSection
 from paddle_cxr.app.texts import Refusal, explain, say
 from paddle_cxr.app.worker import Worker
 from paddle_cxr.errors import UserError
 
 CLASSIFY, FIND, WRITE, DRAW = "Classify", "Find", "Write", "Draw"
 NAMES = (CLASSIFY, FIND, WRITE, DRAW)
+QUICK = (CLASSIFY,)  # quicker than Gradio's queue, which looks for new work and for results only every 50 ms
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ def open_tabs(recipe: AppRecipe) -> dict[str, Tab]:
     return {name: _open(name, getattr(recipe, name), recipe) for name in NAMES}
 
 
+def worker_for(name: str, server: ServerSection) -> Worker:
+    """The thread of a tab's model.  Clicks of a quick tab, which would wait in Gradio's queue, wait here."""
+    waiting = server.waiting + (server.queue if name in QUICK else 0)
+    return Worker(name.lower(), waiting, server.seconds)
+
+
 def _open(name: str, section: Any, recipe: AppRecipe) -> Tab:
-    server = recipe.Server
-    worker = Worker(name.lower(), server.waiting, server.seconds)
+    worker = worker_for(name, recipe.Server)
     if section is None:
         return Tab(name, worker, why=Refusal("not_in_recipe", section=name))
     make = getattr(section, "make", "")

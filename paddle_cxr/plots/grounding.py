@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle_cxr.evaluation.overlap import stretched
 from paddle_cxr.plots.gallery import show
 from paddle_cxr.plots.style import DEMO_LINE, GREEN, GREY, SKY, drawing, shorten, wrapped
 
@@ -98,8 +99,7 @@ def _draw(left: Axes, right: Axes, example: Grounded) -> None:
 
 def _overlay(axes: Axes, heat: np.ndarray) -> None:
     """The map in colour over the film: clear where it is cold, and where the model saw nothing."""
-    low, high = np.nanmin(heat), np.nanmax(heat)
-    share = np.nan_to_num((heat - low) / (high - low)) if high > low else np.zeros(heat.shape)
+    share = np.nan_to_num(stretched(heat))
     axes.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=np.where(np.isnan(heat), 0, 0.15 + 0.5 * share))
 
 

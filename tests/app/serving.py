@@ -13,8 +13,7 @@ from recipes import ROOT
 
 from paddle_cxr.app.recipe import load
 from paddle_cxr.app.serve import make_app, private_folder
-from paddle_cxr.app.tabs import Tab, open_tabs
-from paddle_cxr.app.worker import Worker
+from paddle_cxr.app.tabs import Tab, open_tabs, worker_for
 
 
 def free_port() -> int:
@@ -30,7 +29,7 @@ def page(models: dict[str, Any], *overrides: str) -> Iterator[str]:
 
     port = free_port()
     recipe = load(ROOT / "configs/app.yaml", [f"Server.port={port}", *overrides]).recipe
-    tabs = open_tabs(recipe) | {name: Tab(name, Worker(name, recipe.Server.waiting, 60), model)
+    tabs = open_tabs(recipe) | {name: Tab(name, worker_for(name, recipe.Server), model)
                                 for name, model in models.items()}
     with private_folder() as folder:
         server = uvicorn.Server(uvicorn.Config(make_app(recipe, tabs, folder), port=port, log_level="warning"))

@@ -82,6 +82,15 @@ def test_classify_an_example_and_a_broken_file(page, shots, tmp_path):
     page.screenshot(path=shots / "broken.png", full_page=True)
 
 
+def test_chinese_is_readable_on_a_computer_without_chinese_fonts(page):
+    """The toolkit's own font is there for it, and is the one the page asks for."""
+    family = page.evaluate("getComputedStyle(document.querySelector('#notice')).fontFamily")
+    assert "CXR Sans SC" in family
+    assert page.evaluate("document.fonts.load('16px \"CXR Sans SC\"', '胸片').then(found => found.length)") == 1
+    english = page.evaluate("document.fonts.load('16px \"CXR Sans SC\"', 'film').then(found => found.length)")
+    assert english == 0
+
+
 def test_classify_an_upload(page, tmp_path):
     page.locator("#classify-file input[type=file]").set_input_files(write_phantom("viral", 1, tmp_path))
     page.wait_for_selector("#classify-seen img")

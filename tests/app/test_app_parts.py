@@ -48,10 +48,9 @@ class StillClassifier:
     present: np.ndarray | None = None
 
     def __call__(self, image: np.ndarray) -> Classified:
-        seen = np.zeros((32, 32), np.uint8)
-        heat = np.zeros((32, 32), np.float32)
-        heat[8, 8] = 1
-        return Classified(seen, heat, CLASSES, np.array([0.25, 0.75], np.float32), self.present)
+        heat = np.zeros(image.shape[:2], np.float32)
+        heat[:100, :100] = 1
+        return Classified(image, heat, CLASSES, np.array([0.25, 0.75], np.float32), self.present)
 
 
 class StillFinder:
@@ -62,7 +61,7 @@ class StillFinder:
     def __call__(self, image: np.ndarray, phrase: str) -> Found:
         values = np.zeros((4, 4), np.float32)
         values[3, 3] = 0.5
-        return Found(np.zeros((32, 32), np.uint8), values)
+        return Found(image, values)
 
 
 class Broken:
