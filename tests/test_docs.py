@@ -63,6 +63,13 @@ def test_config_reference_has_every_key_and_component(generator: ModuleType) -> 
         assert set(kind.supplied) <= taken, f"{kind.kind}: no component takes {set(kind.supplied) - taken}"
 
 
+def test_tool_reference_is_up_to_date_and_has_every_tool() -> None:
+    tools = script("make_tool_reference")
+    assert sorted(tools.TOOLS) == sorted(file.stem for file in (ROOT / "tools").glob("*.py"))
+    assert (ROOT / "docs/tools.md").read_text(encoding="utf-8") == tools.reference(), (
+        "run: python docs/make_tool_reference.py")
+
+
 @pytest.mark.parametrize(("hint", "text"), [
     (int | None, "int / null"), (list[float], "float 的列表"), (tuple[int, int, int], "[int, int, int]"),
     (tuple[str, ...], "str 的列表"), (dict[str, str], "{str: str}"), (bool, "bool")])

@@ -61,6 +61,11 @@ def test_requirements_are_those_that_setup_would_use(monkeypatch):
     assert requirements.declared() == {"": asked["install_requires"], **asked["extras_require"]}
 
 
+def test_every_extra_says_what_it_is_for():
+    extras = {extra for extra, lines in requirements.declared().items() if extra and lines}
+    assert set(packages.USES) == extras - {"cpu", "gpu"}
+
+
 def test_requirements_of_an_installed_package_without_its_setup(site, tmp_path):
     distribution(site, "paddle_cxr", "0.1.0", "numpy>=1.26", 'pydicom>=3; extra == "dicom"')
     assert requirements.declared(tmp_path / "setup.py") == {"": ["numpy>=1.26"], "dicom": ["pydicom>=3"]}

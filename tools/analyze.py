@@ -1,4 +1,4 @@
-"""分析报告语料：python tools/analyze.py corpus -c configs/synthesis/analysis.yaml（或 entities：从语料挖出词表）"""
+"""分析：python tools/analyze.py corpus -c configs/synthesis/analysis.yaml（还有 entities、quality、fidelity）"""
 
 import sys
 from pathlib import Path
@@ -20,6 +20,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    parser = cli.parser("corpus：实体频率、长尾图、多样性和重复，几个语料并排比较；entities：用 NER 从语料挖出词表")
+    parser = cli.parser("corpus：实体频率、长尾图、多样性和重复，几个语料并排比较；entities：用 NER 从语料挖出词表；"
+                        "quality：整理已有的数据集，找出坏图；fidelity：合成图像离真图多远")
     parser.add_argument("command", choices=("corpus", "entities", "quality", "fidelity"), help="做哪一种分析")
     cli.run(main, parser.parse_args())

@@ -20,7 +20,9 @@ USES = {
     "diffusion": "扩散模型（diffusion）",
     "ray": "Ray 集群上合成",
     "app": "网页演示 tools/app.py",
-    "notebook": "运行课程的 notebook",
+    "seg": "PaddleSeg 的分割模型和损失",
+    "notebooks": "运行课程的 notebook",
+    "docs": "把文档做成网站",
     "test": "运行项目的测试",
 }
 _PADDLE = ("cpu", "gpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,11 @@ import yaml
 from recipes import ROOT
 
 from paddle_cxr.config import read_recipe
+from paddle_cxr.doctor.data_sets import sources_in
 from paddle_cxr.registry import check, components
 
 EXAMPLES = [yaml.safe_load(text) for text in re.findall(
     r"^```\n(Source:.*?)^```$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)]
-
-
-def sources(value: Any) -> Iterator[dict[str, Any]]:
-    """Every component with a root within ``value``."""
-    if isinstance(value, dict):
-        if isinstance(value.get("name"), str) and isinstance(value.get("root"), str):
-            yield value
-        for inner in value.values():
-            yield from sources(inner)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["Source"]["name"])
@@ -44,7 +35,7 @@ def test_a_data_set_lies_in_one_folder_everywhere() -> None:
     folders: dict[str, dict[str, str]] = {}
     recipes = [(file.name, read_recipe(file)[0]) for file in sorted(Path(ROOT / "configs").rglob("*.yaml"))]
     for place, value in [*recipes, *(("docs/data.md", example) for example in EXAMPLES)]:
-        for one in sources(value):
+        for one in sources_in(value):
             if one["name"] not in ("ListFile", "FindingsFile", "ImageFolder"):  # one's own
                 folders.setdefault(one["name"].removesuffix("Pairs"), {})[one["root"]] = place
     assert {"RSNAPneumonia", "SIIMACRPneumothorax", "MimicCxr", "PadChest"} <= set(folders)
