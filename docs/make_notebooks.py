@@ -10,7 +10,9 @@ fails when a notebook is out of date.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
+import io
 import re
 import shlex
 import shutil
@@ -26,6 +28,7 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 import nbformat  # noqa: E402
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from paddle_cxr.cli import run  # noqa: E402
 from paddle_cxr.errors import UserError  # noqa: E402
@@ -35,6 +38,7 @@ LESSONS = ROOT / "docs/lessons"
 NOTEBOOKS = ROOT / "notebooks"
 LINES = 30  # of text an output keeps
 IMAGE = 100_000  # bytes
+WIDTHS = 900, 600  # pixels, of a picture that is larger
 CELL_SECONDS = 1200
 # What a checkout has that is not the repository's; data above all: in the copy every recipe falls back to phantoms.
 NOT_COPIED = {".git", "output", "data", "cache", "build", "dist", "venv", ".venv", "shared"}
@@ -61,6 +65,7 @@ os.chdir(root)
 sys.path.insert(0, str(root))
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])"""
 
+BASH = "%%bash -eo pipefail\n"
 MINI = "# 小号设置：比课文里多了 {words}\n"
 
 # Whatever is not one of these is text. A fence of any language is matched, so that nothing inside it is.
@@ -71,6 +76,9 @@ PIECES = re.compile(r"""
   | (?:^<!--\ (?P<marker>notebook|excerpt):\ (?P<words>[^\n]+?)\ -->\n)?
     ^(?P<fence>```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$)
 """, re.MULTILINE | re.DOTALL | re.VERBOSE)
+
+# Of a package, as Python writes it: the place, and the line of code there.
+WARNING = re.compile(r"^\S*site-packages/\S+: \w*Warning: .*\n(?:  .*\n)?", re.MULTILINE)
 
 COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 
@@ -173,7 +181,7 @@ def cells(text: str, answers: bool = False) -> Iterator[tuple[str, str]]:
         if waiting.strip():
             yield "markdown", waiting.strip()
         waiting = ""
-        yield "code", f"%%bash -eo pipefail\n{part.body}" if part.kind == "bash" else part.body
+        yield "code", BASH + part.body if part.kind == "bash" else part.body
     if waiting.strip():
         yield "markdown", waiting.strip()
 
@@ -257,6 +265,8 @@ def lighten(one: nbformat.NotebookNode, root: Path) -> None:
     for cell in one.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
+            if not cell.source.startswith(BASH):  # what Python says there are warnings about this computer
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             cell.outputs = _light(cell.outputs, root)
     one.metadata = without_outputs(one).metadata
 
@@ -269,7 +279,7 @@ def _light(outputs: list[nbformat.NotebookNode], root: Path) -> list[nbformat.No
             continue
         picture = output.get("data", {}).get("image/png", "")
         if len(picture) * 3 // 4 > IMAGE:
-            output.data = {"text/plain": "（这张图大，没有存在 notebook 里；运行这一格就看得到）"}
+            output.data = _small_picture(picture)
         output.metadata = {}
         kept.append(output)
     if streams:
@@ -277,8 +287,21 @@ def _light(outputs: list[nbformat.NotebookNode], root: Path) -> list[nbformat.No
     return kept
 
 
+def _small_picture(png: str) -> dict[str, str]:
+    """A large picture as JPEG, as wide as a page or less; in words where that is large, too."""
+    for width in WIDTHS:
+        with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+            picture.thumbnail((width, 4 * width))
+            file = io.BytesIO()
+            picture.convert("RGB").save(file, "JPEG", quality=80)
+        if file.tell() <= IMAGE:
+            return {"image/jpeg": base64.b64encode(file.getvalue()).decode()}
+    return {"text/plain": "（这张图大，没有存在 notebook 里；运行这一格就看得到）"}
+
+
 def _shorter(text: str, root: Path) -> str:
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace(f"{root}/", "").rstrip("\n").split("\n")]
+    text = WARNING.sub("", text).replace(f"{root}/", "").replace(f"{sys.prefix}/", "")
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.rstrip("\n").split("\n")]
     if len(lines) > LINES:
         first, last = LINES // 3, LINES - LINES // 3 - 1
         lines = [*lines[:first], f"…（略去 {len(lines) - first - last} 行）…", *lines[-last:]]

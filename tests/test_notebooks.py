@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import resource
@@ -11,9 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from doc_commands import check_command
 from doc_pages import LESSONS, ROOT, commands, ids, script
+from PIL import Image
 
 from paddle_cxr.errors import UserError
 
@@ -154,13 +158,29 @@ def test_outputs_are_light(tmp_path: Path) -> None:
     lesson.write_text(LESSON, encoding="utf-8")
     one = make.notebook(lesson)
     many = [nbformat.v4.new_output("stream", text=f"10%\r{tmp_path}/a{i}\n") for i in range(100)]
-    picture = nbformat.v4.new_output("display_data", {"image/png": "A" * 200_000})
-    one.cells[1].outputs = [*many, picture]
+    warning = nbformat.v4.new_output("stream", name="stderr", text="/home/me/site-packages/x.py:1: UserWarning: no\n")
+    cells = [cell for cell in one.cells if cell.cell_type == "code"]
+    python, bash = (next(cell for cell in cells if cell.source.startswith(BASH) == wanted) for wanted in (False, True))
+    python.outputs = [warning, *many, picture(np.tile(np.arange(1500) % 256, (1500, 1)), 0), picture(200, 1500)]
+    bash.outputs = [nbformat.v4.new_output("stream", name="stderr", text=(
+        f"/home/me/site-packages/x.py:1: UserWarning: no\n  warnings.warn(no)\n!! notice {sys.prefix}/bin/python\n"))]
     make.lighten(one, tmp_path)
-    text, shown = one.cells[1].outputs
+    text, smooth, noisy = python.outputs
     lines = text.text.splitlines()
     assert len(lines) == make.LINES and lines[0] == "a0" and lines[-1] == "a99" and "略去 71 行" in lines[10]
-    assert "image/png" not in shown.data
+    shown = Image.open(io.BytesIO(base64.b64decode(smooth.data["image/jpeg"])))
+    assert shown.width in make.WIDTHS and len(smooth.data["image/jpeg"]) * 3 // 4 <= make.IMAGE
+    assert list(noisy.data) == ["text/plain"]
+    assert bash.outputs[0].text == "!! notice bin/python\n"
+
+
+def picture(levels: np.ndarray | int, noise: int) -> nbformat.NotebookNode:
+    """An output: a picture of 1500 × 1500 as a notebook has it."""
+    random = np.random.default_rng(0).integers(0, noise + 1, (1500, 1500, 3))
+    pixels = (np.broadcast_to(np.atleast_2d(levels), (1500, 1500))[..., None] + random).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    return nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
 
 
 def make_root(folder: Path) -> Path:
@@ -203,6 +223,8 @@ def test_notebooks_are_what_the_lessons_make_them(page: Path) -> None:
     same = make.without_outputs(written) == make.notebook(page)  # in words: pytest would print both
     assert same, "run: python docs/make_notebooks.py"
     assert (make.NOTEBOOKS / f"{page.stem}.ipynb").stat().st_size <= 1_500_000
+    said = "".join(output.get("text", "") for cell in written.cells for output in cell.get("outputs", ()))
+    assert "site-packages" not in said and "/tmp/" not in said
 
 
 @pytest.mark.parametrize("page", LESSONS, ids=ids)
