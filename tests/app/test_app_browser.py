@@ -1,6 +1,6 @@
 """The page in a real headless Chromium: click through each tab, in both languages; screenshots are kept.
 
-They lie in the folder that pytest prints with ``-o tmp_path_retention_policy=all``, or in PADDLE_CXR_SCREENSHOTS.
+They lie in ``.pytest_cache/d/screenshots``, or in PADDLE_CXR_SCREENSHOTS.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PATIENCE = 30_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots go."""
+def shots(request: pytest.FixtureRequest) -> Path:
+    """Where screenshots go: not into a temporary folder, which is gone when all tests have passed."""
     given = os.environ.get("PADDLE_CXR_SCREENSHOTS")
-    folder = Path(given) if given else tmp_path_factory.mktemp("screenshots")
+    folder = Path(given) if given else request.config.cache.mkdir("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
