@@ -43,6 +43,9 @@ class ImageFolder(Source):
         if empty:
             raise UserError(f"{base} 中类别 {'、'.join(empty)} 没有图像：缺少文件夹，或文件夹是空的"
                             f"（现有文件夹：{_names(subfolders(base))}；名称不同可写进该类的 aliases）")
+        if patient_pattern is None:
+            self.notices.append(f"{base}：没有患者编号（patient_id），只能按图像划分，同一患者的图像可能落在不同子集；"
+                                "文件名里有编号时，请写 DataLoader.Source.patient_pattern")
 
     @classmethod
     def missing(cls, **arguments: object) -> str | None:
