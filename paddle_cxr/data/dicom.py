@@ -21,26 +21,31 @@ _RADIOGRAPHY = ("CR", "DX", "DR", "RG", "OT", "SC", "")
 _FRONTAL = ("AP", "PA")
 
 
-def read_dicom(path: Path) -> tuple[np.ndarray, ImageFacts]:
+def read_dicom(path: Path, most_pixels: int | None = None) -> tuple[np.ndarray, ImageFacts]:
     """Read a frontal, single-frame, monochrome DICOM radiograph as uint8 ``[H, W]``, air dark.
 
     Without a window in the file the grey levels are stretched as for 16-bit images (:func:`image.stretch`).
 
     Raises:
         MissingReader: pydicom is not installed.
-        ImageError: not DICOM, no pixels, several frames, colour, lateral, not a radiograph, or a compression for which
-            no decoder is installed.
+        ImageError: not DICOM, no pixels, too many of them (see :func:`image.read_image`), several frames, colour,
+            lateral, not a radiograph, compressed as a whole (deflate), or in a way for which no decoder is installed.
     """
     try:
         from pydicom import dcmread
         from pydicom.errors import InvalidDicomError
+        from pydicom.filereader import read_file_meta_info
         from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.uid import DeflatedExplicitVRLittleEndian
     except ImportError:
         raise MissingReader(f'图像 {path}：读取 DICOM 需要 pydicom 3 以上，请先安装：'
                             'pip install "pydicom>=3"') from None
     try:
+        # pydicom would unpack all of it at once, however large: 600 KB can hold 600 MB.
+        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            raise ImageError(path, "dicom", "整个 DICOM 用 deflate 压缩过，不在这里解压；请先解开，例如 dcmconv +te")
         dataset = dcmread(path)
-        _check_usable(path, dataset)
+        _check_usable(path, dataset, most_pixels)
         values = apply_modality_lut(dataset.pixel_array, dataset)
         if _has_window(dataset):
             low, high = _window_range(dataset)
@@ -64,7 +69,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, ImageFacts]:
     return pixels, ImageFacts("DICOM", photometric, int(dataset.BitsStored))
 
 
-def _check_usable(path: Path, dataset: Dataset) -> None:
+def _check_usable(path: Path, dataset: Dataset, most_pixels: int | None) -> None:
     """Only what a chest X-ray classifier may be shown: one frontal grey radiograph."""
     if "PixelData" not in dataset:
         raise ImageError(path, "dicom", "DICOM 中没有像素数据（PixelData）")
@@ -80,7 +85,7 @@ def _check_usable(path: Path, dataset: Dataset) -> None:
     view = str(dataset.get("ViewPosition") or "").upper()
     if view and not view.startswith(_FRONTAL):
         raise ImageError(path, "dicom", f"DICOM 的体位（ViewPosition）为 {view}，需要正位（PA 或 AP）")
-    check_size(path, int(dataset.Columns), int(dataset.Rows))
+    check_size(path, int(dataset.Columns), int(dataset.Rows), most_pixels)
 
 
 def _has_window(dataset: Dataset) -> bool:

@@ -19,6 +19,9 @@ from paddle_cxr.errors import UserError
 DICOM_EXTENSIONS = (".dcm", ".dicom")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *DICOM_EXTENSIONS)
 
+# Only decoders for the extensions above: what a file is, its content says, and Pillow would hand an EPS named .png to
+# Ghostscript.
+_PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 # Where a 16-bit or float image says nothing about its window, this part of the grey levels at either end is allowed to
 # clip: enough to ignore a burnt-in letter or a dead pixel, too little to touch anatomy.
 _CLIPPED_PERCENT = 0.1
@@ -62,7 +65,7 @@ class ImageFacts:
     rotated: bool = False
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, most_pixels: int | None = None) -> np.ndarray:
     """Read an image as uint8, ``[H, W]`` (grey) or ``[H, W, 3]`` (RGB), values 0 … 255, air dark.
 
     - RGB whose three channels are equal comes back as grey; palette and CMYK become RGB first, 1 bit becomes 0/255;
@@ -73,15 +76,19 @@ def read_image(path: str | Path) -> np.ndarray:
     - the EXIF orientation is applied;
     - DICOM: modality and VOI transforms applied, MONOCHROME1 inverted (:mod:`paddle_cxr.data.dicom`).
 
+    Args:
+        path: the file.
+        most_pixels: refuse more than this before anything is decoded; by default Pillow's decompression-bomb limit.
+
     Raises:
         ImageError: (a UserError naming the file) missing, extension not in :data:`EXTENSIONS`, empty, not an image,
-            truncated, larger than Pillow's decompression-bomb limit, several frames, 16-bit colour, unusable DICOM.
+            truncated, too many pixels, several frames, 16-bit colour, unusable DICOM.
         MissingReader: DICOM, and pydicom is not installed.
     """
-    return read_with_facts(path)[0]
+    return read_with_facts(path, most_pixels)[0]
 
 
-def read_with_facts(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
+def read_with_facts(path: str | Path, most_pixels: int | None = None) -> tuple[np.ndarray, ImageFacts]:
     """:func:`read_image` together with how the file was stored."""
     path = Path(path)
     if path.suffix.lower() not in EXTENSIONS:
@@ -99,20 +106,19 @@ def read_with_facts(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
     if head[128:132] == b"DICM" or path.suffix.lower() in DICOM_EXTENSIONS:
         from paddle_cxr.data.dicom import read_dicom
 
-        return read_dicom(path)
-    return _read_with_pillow(path, head)
+        return read_dicom(path, most_pixels)
+    return _read_with_pillow(path, head, most_pixels)
 
 
-def _read_with_pillow(path: Path, head: bytes) -> tuple[np.ndarray, ImageFacts]:
+def _read_with_pillow(path: Path, head: bytes, most_pixels: int | None) -> tuple[np.ndarray, ImageFacts]:
     try:
         # Through a file object: given a path, Pillow maps an uncompressed TIFF into memory after it has swapped width
         # and height for an EXIF orientation of 5 … 8, and the rows come out sheared.
-        with open(path, "rb") as file, Image.open(file) as image:
-            check_size(path, *image.size)
+        with open(path, "rb") as file, Image.open(file, formats=_PILLOW_FORMATS) as image:
+            check_size(path, *image.size, most_pixels)
             # MPO is what phones and cameras write as .jpg: a photograph plus a preview, of which the first counts.
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":
-                raise ImageError(path, "frames", f"含 {frames} 帧，需要单帧图像；请先导出其中一帧")
+            if image.format != "MPO" and _has_second_frame(image):
+                raise ImageError(path, "frames", "含不止一帧，需要单帧图像；请先导出其中一帧")
             facts = ImageFacts(image.format or "?", image.mode, _bits(image),
                                image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1))
             _check_depth(path, image, head)
@@ -137,9 +143,18 @@ def _read_with_pillow(path: Path, head: bytes) -> tuple[np.ndarray, ImageFacts]:
         raise ImageError(path, "truncated" if truncated else "not_image", reason) from None
 
 
-def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse what would decode to more pixels than Pillow's limit (Pillow itself only warns up to twice as many)."""
-    limit = Image.MAX_IMAGE_PIXELS
+def _has_second_frame(image: Image.Image) -> bool:
+    """Asked without counting: a TIFF of 6 MB can chain 60,000 frames, which take half a minute to count."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def check_size(path: Path, width: int, height: int, most_pixels: int | None = None) -> None:
+    """Refuse what would decode to more pixels than the limit (Pillow itself only warns up to twice its own)."""
+    limit = Image.MAX_IMAGE_PIXELS if most_pixels is None else most_pixels
     if limit is not None and width * height > limit:
         raise ImageError(path, "bomb", f"图像有 {width}×{height} 像素，超过上限 {limit}，可能是解压炸弹"
                                        "（decompression bomb）；请先缩小图像")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from paddle_cxr.data.cache import DecodedCache
 from paddle_cxr.data.image import EXTENSIONS, ImageError, MissingReader, read_image, read_with_facts
@@ -201,6 +201,37 @@ def test_unusable_files_are_named(tmp_path, monkeypatch):
         assert error_kind(big) == "bomb"
 
 
+def test_the_limit_of_pixels_can_be_lower(tmp_path):
+    for file in (save(tmp_path / "big.png", np.zeros((50, 50), np.uint8)), dicom(tmp_path / "big.dcm", np.eye(50))):
+        assert read_image(file, most_pixels=2500).shape == (50, 50)
+        with pytest.raises(ImageError, match="50×50") as caught:
+            read_image(file, most_pixels=2499)
+        assert caught.value.kind == "bomb"
+
+
+def test_only_the_formats_of_the_extensions_are_decoded(tmp_path, monkeypatch):
+    """Pillow runs Ghostscript for an EPS, whatever its name."""
+    run = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **options: run.append(arguments))
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    save(tmp_path / "g.gif", GREY)
+    (tmp_path / "g.gif").rename(tmp_path / "gif.png")
+    assert error_kind(tmp_path / "eps.png") == error_kind(tmp_path / "gif.png") == "not_image"
+    assert not run
+
+
+def test_frames_are_not_counted(tmp_path, monkeypatch):
+    """Counting those of a long chain takes minutes."""
+    more = [Image.fromarray(GREY)] * 50
+    save(tmp_path / "pages.tif", GREY, save_all=True, append_images=more)
+    visited = []
+    real = TiffImagePlugin.TiffImageFile._seek
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_seek",
+                        lambda self, frame: (visited.append(frame), real(self, frame))[1])
+    assert error_kind(tmp_path / "pages.tif") == "frames"
+    assert max(visited) == 1
+
+
 def test_a_png_cut_off_after_its_last_pixel_is_truncated_and_what_follows_the_end_does_not_matter(tmp_path):
     path = save(tmp_path / "a.png", GREY)
     whole = path.read_bytes()
@@ -314,6 +345,19 @@ def test_dicom_that_is_no_frontal_film_is_refused(tmp_path, tags, word):
     frames = np.zeros((2, 4, 4)) if "NumberOfFrames" in tags else np.zeros((4, 4))
     path = dicom(tmp_path / "a.dcm", frames, **tags)
     with pytest.raises(ImageError, match=word):
+        read_image(path)
+
+
+def test_dicom_compressed_as_a_whole_is_not_unpacked(tmp_path, monkeypatch):
+    """Its size in memory is not known before."""
+    path = dicom(tmp_path / "a.dcm", RAMP)
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(ImageError, match="deflate"):
         read_image(path)
 
 
