@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import uuid
 from pathlib import Path
 
@@ -10,20 +11,24 @@ import numpy as np
 from PIL import Image
 
 from paddle_cxr.app.texts import Refusal
-from paddle_cxr.data.image import EXTENSIONS, ImageError, read_image
+from paddle_cxr.data.image import EXTENSIONS, ImageError, MissingReader, read_image
 from paddle_cxr.data.phantom import draw_image
 
 PHANTOMS = ("normal", "covid", "viral", "effusion", "pneumothorax", "cardiomegaly")
 SHOWN = 448  # pixels: smaller pictures are enlarged, so that a heat map is smooth
-_LONGEST = 4096  # pixels of the longer side: enlarging a strip of one pixel's height must not fill the memory
+_LONGEST = 3072  # pixels of the longer side: of films while they wait, and of a strip of one pixel's height, enlarged
 _PHANTOM_SIZE = 384
+# A film has at most some 20 million pixels.  A PNG of 200 KB can hold 88 million, which take 2.7 GB to decode: fewer
+# are taken, two files at a time, and they are kept smaller while they wait for the model.
+_MOST_PIXELS = 25_000_000
+_READING = threading.BoundedSemaphore(2)
 _OPAQUE = 0.65  # of a colour at the warmest place
 _QUALITY = 95  # of JPEG
 _MB = 1 << 20
 
 
 def read_upload(path: str | None, max_mb: int) -> np.ndarray:
-    """An uploaded file as :func:`~paddle_cxr.data.image.read_image` gives it.
+    """An uploaded file as :func:`~paddle_cxr.data.image.read_image` gives it, a very large one made smaller.
 
     Raises:
         UserError: no file, too large a one, or one that is no radiograph; see there.
@@ -39,7 +44,19 @@ def read_upload(path: str | None, max_mb: int) -> np.ndarray:
         raise Refusal("too_large", size=size / _MB, most=max_mb)
     if file.suffix.lower() not in EXTENSIONS:
         raise ImageError(file.name, "extension", f"不支持这种文件（可用：{'、'.join(EXTENSIONS)}）")
-    return read_image(file)
+    try:
+        with _READING:
+            return _reduced(read_image(file, _MOST_PIXELS))
+    except MissingReader:  # whose words are for whoever runs the page, and name the place of the file
+        raise Refusal("no_dicom") from None
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    if max(image.shape[:2]) <= _LONGEST:
+        return image
+    picture = Image.fromarray(image)
+    picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
 
 
 def write_phantom(kind: str, seed: int, folder: Path) -> Path:

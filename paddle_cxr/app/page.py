@@ -20,7 +20,6 @@ from paddle_cxr.app.texts import NOTICE, say
 from paddle_cxr.data.phantom.names import NAMES
 from paddle_cxr.plots.style import FONT_FAMILY
 
-UPLOADS_KEPT = 3600  # seconds
 PHRASES = ("There is a pleural effusion.", "There is a pneumothorax with a visible pleural line.",
            "The heart is enlarged.", "There is airspace consolidation in the lung.")
 # The notice stays in sight while the page scrolls.
@@ -70,7 +69,7 @@ class Page:
         # What changes with the language: component, the property, and its value in a language.
         self._worded: list[tuple[Any, str, Callable[[str], str]]] = []
         options = accepted(gr.Blocks, title=say("title", self._first), analytics_enabled=False,
-                           delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT), **look(recipe.Server.root_path))
+                           **look(recipe.Server.root_path))
         with gr.Blocks(**options) as self.blocks:
             gr.Markdown(NOTICE, elem_id="notice")
             self._text("title", before="# ")

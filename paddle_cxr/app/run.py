@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from paddle_cxr.app.folder import private_folder
+from paddle_cxr.app.guard import LOOPBACK
 from paddle_cxr.app.recipe import load
-from paddle_cxr.app.serve import LOOPBACK, check_port, make_app, private_folder, serve
+from paddle_cxr.app.schema import ServerSection
+from paddle_cxr.app.serve import check_port, make_app, serve
 from paddle_cxr.app.tabs import open_tabs
 from paddle_cxr.app.texts import NOTICE
 from paddle_cxr.config import explained
@@ -28,11 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
         app = make_app(recipe, tabs, folder)
         if server.host not in LOOPBACK:
             print(f"!! 网页开在 {server.host} 上：同一网络里的人都能打开，没有密码。不要上传患者的图像")
-        address = f"http://{server.host}:{server.port}{server.root_path}"
-        print(f"请用浏览器打开 {address}（Ctrl-C 结束）。{NOTICE}", flush=True)
+        print(f"请用浏览器打开 {_address(server)}（Ctrl-C 结束）。{NOTICE}", flush=True)
         try:
             serve(app, server)
         finally:
             for tab in tabs.values():
                 tab.worker.close()
     return 0
+
+
+def _address(server: ServerSection) -> str:
+    """As it is typed on this computer, also where the page is on all its addresses or on one of version 6."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.port}{server.root_path}"

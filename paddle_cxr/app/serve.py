@@ -1,81 +1,26 @@
-"""The server: where it listens, what it refuses, and that a browser asks no other computer for anything."""
+"""The server: Gradio's page behind the guard, where it listens, and how it ends."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import signal
 import socket
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
+from paddle_cxr.app.guard import Guard
 from paddle_cxr.app.schema import AppRecipe, ServerSection
 from paddle_cxr.app.tabs import Tab
 from paddle_cxr.errors import UserError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MB = 1 << 20
-_ROOM = 1 << 20  # bytes of a request beside the file
-# Gradio's page asks for a script of another site; with this the browser asks nobody but this server.
-_POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-           "style-src 'self' 'unsafe-inline'; "
-           "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: "
-           "data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'")
-_HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer"),
-            (b"x-content-type-options", b"nosniff")]
-
-
-class Guard:
-    """ASGI middleware: refuses requests that are too large, and adds the headers above to every answer."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], most_bytes: int) -> None:
-        self._app, self._most = app, most_bytes
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = self._refusal(dict(scope["headers"]))
-        if status:
-            await send({"type": "http.response.start", "status": status,
-                        "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]})
-            await send({"type": "http.response.body", "body": "请求太大 (request too large)".encode()})
-            return
-
-        async def with_headers(message: dict) -> None:
-            if message["type"] == "http.response.start":
-                message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
-
-    def _refusal(self, headers: dict[bytes, bytes]) -> int | None:
-        """HTTP status, or None to go on."""
-        if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
-            return 411  # how large it is must be known before it is taken
-        length = headers.get(b"content-length", b"0")
-        return 413 if not length.isdigit() or int(length) > self._most else None
-
-
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder for uploads and answers, which only this user can read; deleted at the end.
-
-    Gradio reads its place from the environment.  It also must not report to its makers that it was started.
-    """
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-    folder = Path(tempfile.mkdtemp(prefix="paddle_cxr_app_")).resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+_GRACE = 3  # seconds for the answers under way when the page is closed
 
 
 def make_app(recipe: AppRecipe, tabs: dict[str, Tab], folder: Path) -> Any:
-    """The ASGI application; call it within :func:`private_folder`.
+    """The ASGI application; call it within :func:`~paddle_cxr.app.folder.private_folder`.
 
     Raises:
         UserError: Gradio is not installed, or does not work here.
@@ -105,7 +50,23 @@ def make_app(recipe: AppRecipe, tabs: dict[str, Tab], folder: Path) -> Any:
     # Gradio checks which files a click may name only where it started the server itself: without this, a click could
     # name any file of the machine, and have it copied to where browsers may fetch it.
     page.blocks.has_launched = True
-    return Guard(app, server.max_upload_mb * _MB + _ROOM)
+    _fetch_nothing()
+    return Guard(app, server)
+
+
+def _fetch_nothing() -> None:
+    """A click may name an address in place of an upload, and Gradio would fetch it, however large: it may not."""
+    import gradio as gr
+    from gradio import processing_utils
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise gr.Error("no file is fetched from other computers", print_exception=False)
+
+    async def refuse_later(*_: Any, **__: Any) -> NoReturn:
+        refuse()
+
+    processing_utils.async_ssrf_protected_download = refuse_later
+    processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
 
 
 def check_port(server: ServerSection) -> None:
@@ -122,7 +83,25 @@ def check_port(server: ServerSection) -> None:
 
 
 def serve(app: Any, server: ServerSection) -> None:
-    """Answer requests until Ctrl-C."""
+    """Answer requests until Ctrl-C, ``kill`` or the end of the terminal; what is to be cleaned up then, is."""
     import uvicorn
 
-    uvicorn.run(app, host=server.host, port=server.port, log_level="warning", timeout_keep_alive=30)
+    with _ending():
+        uvicorn.run(app, host=server.host, port=server.port, log_level="warning", timeout_keep_alive=30,
+                    timeout_graceful_shutdown=_GRACE)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """The signals that would end the process at once raise instead, so that no upload is left behind."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

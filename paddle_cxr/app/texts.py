@@ -105,6 +105,8 @@ TEXTS: dict[str, tuple[str, str]] = {
                       "“{one}” and “{other}” contradict each other; please take one away."),
     "bad_seed": ("种子（seed）应为 0 到 {most} 的整数。", "The seed must be a whole number from 0 to {most}."),
     "not_drawn": ("没有画成：{reason}", "Not drawn: {reason}"),
+    "no_dicom": ("这一页读不了 DICOM：要装 pydicom 3 以上。",
+                 "This page cannot read DICOM: it needs pydicom 3 or later."),
     "bug": ("程序出错了，没有结果。详细情况在启动网页的终端里。",
             "Something went wrong and there is no result. Details are in the terminal that runs the page."),
     "unreadable": ("图像 {name}：{reason}", "Image {name}: {reason}"),
@@ -142,12 +144,13 @@ def explain(error: UserError, language: str) -> str:
     if isinstance(error, Refusal):
         return say(error.key, language, **error.values)
     if isinstance(error, ImageError):
-        reason = UNREADABLE.get(error.kind, "cannot be read") if language == "en" else error.reason
+        # The reason may quote the file, say its tags.
+        reason = UNREADABLE.get(error.kind, "cannot be read") if language == "en" else harmless(error.reason, 300)
         return say("unreadable", language, name=harmless(PurePath(error.path).name), reason=reason)
     return str(error)
 
 
 def harmless(name: str, most: int = 80) -> str:
     """Words that came from elsewhere, without what Markdown or HTML would take for markup, and not too long."""
-    kept = "".join(char if char.isalnum() or char in " .,;:/-（）" else "-" for char in name)
+    kept = "".join(char if char.isalnum() or char in " .,;:/-（），；：、“”×%" else "-" for char in name)
     return kept if len(kept) <= most else f"{kept[:most - 20]}…{kept[-16:]}"

@@ -124,10 +124,9 @@ def value_of(entity: Entity) -> str:
 
 
 def label(entity: Entity) -> str:
-    """An entity for people: ``胸腔积液 · no pleural effusion（non-disease）``."""
+    """An entity for people: ``无胸腔积液 · no pleural effusion（non-disease）``."""
     english = f"no {entity.en}" if entity.denies else entity.en
-    chinese = f"无{entity.zh}" if entity.denies and entity.zh else entity.zh
-    return f"{chinese} · {english}（{entity.type}）" if chinese else f"{english}（{entity.type}）"
+    return f"{entity.zh} · {english}（{entity.type}）" if entity.zh else f"{english}（{entity.type}）"
 
 
 def segments(checked: Checked, asked_for: str, not_asked_for: str) -> list[tuple[str, str | None]]:

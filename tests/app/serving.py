@@ -11,8 +11,9 @@ from typing import Any
 
 from recipes import ROOT
 
+from paddle_cxr.app.folder import private_folder
 from paddle_cxr.app.recipe import load
-from paddle_cxr.app.serve import make_app, private_folder
+from paddle_cxr.app.serve import make_app
 from paddle_cxr.app.tabs import Tab, open_tabs, worker_for
 
 

@@ -499,7 +499,7 @@ def test_a_tab_without_a_model_says_so(tmp_path, film):
 def test_pictures_of_every_shape_are_shown(handlers, tmp_path, size):
     Image.new("L", size).save(tmp_path / "strip.png")
     picture, message = handlers.preview(str(tmp_path / "strip.png"), "zh")
-    assert message == "" and max(size_of(picture)) == 4096
+    assert message == "" and max(size_of(picture)) == 3072
 
 
 def test_pictures_of_every_mode_are_shown(handlers, tmp_path):
@@ -525,6 +525,31 @@ def test_the_commands_of_the_guide_are_accepted():
         load(ROOT / "configs/app.yaml", [override])
     for key in re.findall(r"\| `(Server\.\w+)` \|", guide):
         assert key.partition(".")[2] in ServerSection.model_fields
+
+
+def test_more_pixels_than_a_film_has_are_not_decoded_and_a_large_film_is_kept_smaller(tmp_path):
+    for side in (5001, 4000):
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(tmp_path / f"{side}.png")
+    with pytest.raises(ImageError, match="5001×5001"):
+        images.read_upload(str(tmp_path / "5001.png"), 20)
+    assert images.read_upload(str(tmp_path / "4000.png"), 20).shape == (3072, 3072)
+
+
+def test_without_pydicom_the_page_does_not_tell_where_its_files_are(tmp_path, monkeypatch):
+    (tmp_path / "film.dcm").write_bytes(bytes(128) + b"DICM")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(Refusal) as caught:
+        images.read_upload(str(tmp_path / "film.dcm"), 20)
+    assert "pydicom" in explain(caught.value, "en") and str(tmp_path) not in str(caught.value)
+
+
+def test_what_a_file_says_of_itself_is_no_link_in_the_message():
+    error = ImageError("x.dcm", "dicom", "DICOM 的体位（ViewPosition）为 [LOGIN](https://evil.example)，需要正位")
+    assert "[" not in explain(error, "zh") and "，需要正位" in explain(error, "zh")
+
+
+def test_no_entity_is_denied_twice(reporter):
+    assert len(reporter.choices) > 1000 and not [name for name, _ in reporter.choices if "无无" in name]
 
 
 def test_a_file_that_was_not_uploaded_is_not_read(handlers, tmp_path_factory):
