@@ -98,8 +98,12 @@ def _ending() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
-    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    def end_as_killed(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)  # uvicorn closes the page at this one, and raises it again for ``end``
+
+    handlers = {"SIGTERM": end, "SIGHUP": end_as_killed}  # Windows has no SIGHUP
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in handlers.items()
+              if hasattr(signal, name)}
     try:
         yield
     finally:

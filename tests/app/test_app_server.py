@@ -246,6 +246,10 @@ def test_the_tool_starts_and_stops_and_leaves_no_upload(tmp_path, ending):
                 time.sleep(0.1)
         assert list(temporary.rglob("film.png"))
         process.send_signal(ending)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
     assert not list(temporary.glob("paddle_cxr_app_*"))
     text = "".join(said)
     assert NOTICE in text and f"127.0.0.1:{port}" in text and say("drawn", "zh")
