@@ -25,7 +25,7 @@ from paddle_cxr.tasks.finetuning.predict import open_predictor
 from paddle_cxr.tasks.finetuning.recipe import load
 from paddle_cxr.tasks.finetuning.run import prepare, read_data, run, settle
 from paddle_cxr.tasks.finetuning.task import LinearProbeTask
-from paddle_cxr.weights import save_weights
+from paddle_cxr.weights import load_weights, save_weights
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -108,6 +108,18 @@ def test_a_run_leaves_model_figures_and_scores(tmp_path, mode):
     again = evaluation(out / "eval_test")
     assert again["macro_auc"] == pytest.approx(found["macro_auc"], abs=1e-6)
     assert again["per_finding"]["effusion"]["f1"] == found["per_finding"]["effusion"]["f1"]
+
+
+def test_very_unlikely_findings_are_ranked_like_any_others(tmp_path):
+    """Their probabilities were all 0.0 below a logit of -37: ties, and an AUC of 0.5."""
+    out = train(tmp_path, *PROBE)
+    state, meta = load_weights(out / "model")
+    save_weights(out / "model", state | {"fc.bias": state["fc.bias"] - 60}, meta)
+    evaluate(tmp_path, *PROBE, "DataLoader.Eval.subset=test")
+    assert all(0 < float(row["score:effusion"]) < 1e-20 for row in table(out / "eval_test"))
+    for name, one in evaluation(out / "eval_test")["per_finding"].items():
+        # Logits of -60 are floats wide enough apart for all but the closest images.
+        assert one["auc"] == pytest.approx(evaluation(out)["per_finding"][name]["auc"], abs=0.01)
 
 
 def options(overrides: list[str]) -> list[str]:
