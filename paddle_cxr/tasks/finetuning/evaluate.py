@@ -12,7 +12,7 @@ from paddle_cxr.data.labelled import LabelledData, part_of
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import say_overlap
+from paddle_cxr.engine.provenance import say_chosen_before, say_overlap
 from paddle_cxr.engine.run import circumstances
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
@@ -68,10 +68,11 @@ def _evaluate(recipe: FinetuningRecipe, trained: Trained, data: LabelledData, fo
     folder.say(f"子集 {recipe.DataLoader.Eval.subset}，{len(positions)} 张：")
     say_metrics(metrics, folder.say)
     overlap = say_overlap(trained.weights, data, folder.say)
+    chosen = say_chosen_before(trained.weights, data, folder.say)
     write_json(folder.path / "metrics.json", {
         "demo_data": data.source.demo, "architecture": trained.meta["architecture"],
         "checkpoint": {"path": str(trained.weights), "demo_data": trained.meta.get("demo_data")},
         "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()},
         "evaluation": {"subset": recipe.DataLoader.Eval.subset, "images": len(positions), "also_trained_on": overlap,
-                       "thresholds_from": "training" if trained.thresholds is not None else None} | metrics,
+                       **chosen, "thresholds_from": "training" if trained.thresholds is not None else None} | metrics,
         **circumstances(recipe.Global.seed)})
