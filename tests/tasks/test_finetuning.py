@@ -158,6 +158,20 @@ def test_nothing_is_chosen_on_test_images(tmp_path, chosen, tested):
     check(load(write_recipe(tmp_path), [*both, "Global.folds=3"]).recipe)
 
 
+def test_an_evaluation_that_is_stopped_leaves_nothing_of_the_one_before(tmp_path):
+    out = train(tmp_path, *PROBE)
+    evaluate(tmp_path, *PROBE)
+    (out / "eval_val/mine.png").write_bytes(b"mine")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.finetuning.evaluate.scores_of", interrupt)
+        evaluate(tmp_path, *PROBE)
+    assert {file.name for file in (out / "eval_val").iterdir()} == {"config.yaml", "log.txt", "mine.png"}
+
+
 def options(overrides: list[str]) -> list[str]:
     return [part for one in overrides for part in ("-o", one)]
 

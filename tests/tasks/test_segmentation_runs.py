@@ -122,6 +122,24 @@ def test_no_epoch_is_chosen_on_test_images(tmp_path):
     check(recipe(tmp_path, *both, "Global.keep=last").recipe)  # nothing is chosen
 
 
+def test_an_evaluation_keeps_nothing_of_the_one_before(trained):
+    out = trained / "out" / "eval_all"
+    one = ("DataLoader.Eval.subset=all", "Metric.bootstrap=2")
+    evaluator("segmentation")(arguments(trained, *one, "Metric.figures=1"))
+    (out / "mine.png").write_bytes(b"mine")
+    evaluator("segmentation")(arguments(trained, *one, "Metric.figures=0"))
+    assert {file.name for file in out.iterdir()} == {"config.yaml", "log.txt", "metrics.json", "per_image.csv",
+                                                     "mine.png"}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.segmentation.evaluate.evaluate_on", interrupt)
+        evaluator("segmentation")(arguments(trained, *one))
+    assert {file.name for file in out.iterdir()} == {"config.yaml", "log.txt", "mine.png"}
+
+
 @pytest.mark.slow
 def test_two_ranks_share_the_same_work(trained, tool, tmp_path):
     """Through the tool, as a user starts it; figures and weights are those of one rank."""

@@ -19,7 +19,7 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.finetuning.data import read_data
 from paddle_cxr.tasks.finetuning.folds import one_fold
-from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
+from paddle_cxr.tasks.finetuning.report import WRITTEN, say_metrics, write_report
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
 from paddle_cxr.tasks.finetuning.task import scores_of
 from paddle_cxr.tasks.finetuning.trained import Trained, open_trained
@@ -39,7 +39,6 @@ def evaluate(loaded: Loaded) -> None:
     try:
         folder.say(f"权重：{trained.weights}")
         _evaluate(recipe, trained, data, folder)
-        write_text(folder.path / "config.yaml", dump(recipe))
         folder.say(f"评估结果写在 {folder.path}")
     finally:
         folder.close()
@@ -62,6 +61,8 @@ def _evaluate(recipe: FinetuningRecipe, trained: Trained, data: LabelledData, fo
         there = "、".join(one.name for one in data.source.findings)
         raise UserError(f"这 {len(positions)} 张图没有模型所学征象（{'、'.join(names)}）的标签（数据集有：{there}）；"
                         "名字不同时，请换数据集的写法")
+    folder.forget(*WRITTEN)
+    write_text(folder.path / "config.yaml", dump(recipe))
     scores = scores_of(trained.model, data, positions, recipe, World())
     metrics = write_report(folder.path, data, positions, trained.findings, labels, scores, trained.thresholds,
                            recipe.Metric)
