@@ -236,6 +236,20 @@ def test_findings_without_prompts(tmp_path: Path, runs: dict[str, Path]) -> None
             load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], f"Metric.findings={wrong}"), ["test"], said.append)
 
 
+@pytest.mark.parametrize("text", [
+    "effusion: {positive: A pleural effusion.}",
+    "effusion: {positive: A pleural effusion.}\nnodule: {positive: A nodule., negative: No nodule.}",
+    "_templates_: {positive: 'There is {term}.', others: true}\nnodule: {positive: A nodule., negative: No nodule.}",
+], ids=["alone", "of some", "by templates"])
+def test_prompts_need_no_negative_side(tmp_path: Path, runs: dict[str, Path], text: str) -> None:
+    """It is never read: the question is where, and not whether."""
+    file = tmp_path / "prompts.yaml"
+    file.write_text(text, "utf-8")
+    prompts = [f"Prompts={{file: {file}}}", "Metric.findings=[effusion]"]
+    (one,), marked = load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], *prompts), ["test"], lambda _: None)[1:]
+    assert one.positive and one.negative == () and marked["test"]
+
+
 def test_findings_that_nobody_marked_are_named(tmp_path: Path, runs: dict[str, Path]) -> None:
     said: list[str] = []
     source = ("DataLoader.Source={name: PhantomFindings, count: 20, size: 48, "
