@@ -1,5 +1,6 @@
 """The tools as a user runs them: the whole road, and one clear line for every mistake."""
 
+import argparse
 import csv
 import json
 import os
@@ -17,6 +18,7 @@ from recipes import ROOT, write_tiny_recipe
 from safetensors.numpy import load_file
 
 from paddle_cxr.engine.evaluate import load_trained
+from paddle_cxr.engine.jobs import evaluator
 from paddle_cxr.errors import UserError
 from paddle_cxr.recipe import load
 
@@ -53,6 +55,21 @@ def test_eval_says_when_it_sees_training_images_again(trained):
     metrics = json.loads((trained / "out/eval_all/metrics.json").read_text())["evaluation"]
     assert metrics["samples"] == 36 and metrics["also_trained_on"] == 27
     assert "27 张" in done.stdout
+
+
+def test_eval_that_is_stopped_leaves_nothing_of_the_one_before(trained, monkeypatch):
+    """New predictions beside the old metrics.json would pass for one evaluation."""
+    monkeypatch.chdir(trained)
+    arguments = argparse.Namespace(config="tiny.yaml", override=["DataLoader.Eval.subset=train"])
+    evaluator("classification")(arguments)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paddle_cxr.engine.evaluate.predict_all", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator("classification")(arguments)
+    assert {file.name for file in (trained / "out/eval_train").iterdir()} == {"config.yaml", "log.txt"}
 
 
 def test_eval_of_another_folder_of_the_same_layout(trained, tmp_path):

@@ -17,7 +17,7 @@ from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.provenance import say_overlap
 from paddle_cxr.engine.run import describe_run, kept_weights, load_data
 from paddle_cxr.errors import UserError
-from paddle_cxr.evaluation.report import say_summary, write_report
+from paddle_cxr.evaluation.report import WRITTEN, say_summary, write_report
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
@@ -45,10 +45,11 @@ def evaluate(loaded: Loaded) -> None:
     data = load_data(loaded, print, World(), subsets, only=subset)
     folder = RunFolder(Path(loaded.recipe.Global.output_dir) / name)
     try:
+        folder.forget(*WRITTEN)
+        write_text(folder.path / "config.yaml", dump(loaded.recipe))
         folder.say(f"权重：{weights}")
         results = _evaluate(loaded, model, data, weights, folder)
         results["checkpoint"] = {"path": str(weights), "epoch": meta.get("epoch"), "demo_data": meta.get("demo_data")}
-        write_text(folder.path / "config.yaml", dump(loaded.recipe))
         write_json(folder.path / "metrics.json", results)
         folder.say(f"评估结果写在 {folder.path}")
     finally:

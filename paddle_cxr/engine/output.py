@@ -40,6 +40,25 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def forget(self, *written: str) -> None:
+        """Delete what an earlier evaluation left here, so that no file of it lies beside those of the next one.
+
+        ``metrics.json`` goes first: where it is, an evaluation is complete.  ``log.txt`` goes on, ``config.yaml`` may
+        be the recipe that was just read, and a file of another name is not ours.
+
+        Args:
+            written: names of the other files that the task writes, or glob patterns of them.
+
+        Raises:
+            UserError: no permission.
+        """
+        if not self.is_main:
+            return
+        for pattern in ("metrics.json", *written):
+            for file in self.path.glob(pattern):
+                with writing_to(file):
+                    file.unlink()
+
     def say(self, text: str) -> None:
         """Print a line and keep it, with the time, in ``log.txt``."""
         if not self.is_main:

@@ -1,4 +1,4 @@
-"""Which images a run was trained on, so that no later evaluation takes them for new ones unawares."""
+"""Which images a run was trained on or chose on, so that no later evaluation takes them for new ones unawares."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ from paddle_cxr.data.labelled import LabelledData, part_of
 from paddle_cxr.evaluation.report import write_table
 
 TRAINED_ON = "train_files.csv"
+CHOSEN_ON = "chosen_files.csv"
 
 
-def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) -> None:
-    """Record which files a run trains on, so that a later evaluation can tell whether it sees them again."""
+def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray, name: str = TRAINED_ON) -> None:
+    """Record which files a run trains on, so that a later evaluation can tell whether it sees them again.
+
+    Args:
+        name: of the file; :data:`CHOSEN_ON` for those on which thresholds or the best epoch are chosen.
+    """
     classes = [info.name for info in data.classes]  # pairs have none
     records = [data.source.records[position] for position in positions]
-    write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id"], (
+    write_table(folder / name, ["file", "bytes", "label", "patient_id"], (
         [record.path, _size(data, position), classes[record.label] if classes else "", record.patient_id or ""]
         for position, record in zip(positions, records, strict=True)))
 
 
-def trained_on(weights: Path, data: LabelledData) -> int | None:
+def trained_on(weights: Path, data: LabelledData, name: str = TRAINED_ON) -> int | None:
     """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on.
 
-    ``weights`` is a checkpoint folder of the run or a file in it; None where no record lies beside it.
+    ``weights`` is a checkpoint folder of the run or a file in it; None where no record lies beside it.  ``name`` is
+    as of :func:`write_trained_on`.
     """
-    around = [folder / TRAINED_ON for folder in weights.resolve().parents[:3]]
+    around = [folder / name for folder in weights.resolve().parents[:3]]
     file = next((file for file in around if file.is_file()), None)
     if file is None:
         return None
@@ -66,6 +72,31 @@ def say_seen(data: LabelledData, positions: np.ndarray, train: np.ndarray, start
     if before:
         say(f"!! 评估的 {len(positions)} 张里有 {before} 张（或同一患者的图）起点训练时已经看过")
     return {"also_trained_on": overlap, "also_pretrained_on": before}
+
+
+def say_chosen(data: LabelledData, positions: np.ndarray, chosen_on: np.ndarray, what: str,
+               say: Callable[[str], None]) -> dict[str, Any]:
+    """How many of the images at ``positions`` this run chose something on; says so.
+
+    Args:
+        chosen_on: positions it chose on; what: it chose, for the message.
+    """
+    overlap = len(np.intersect1d(positions, chosen_on))
+    if overlap:
+        say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张也用来选{what}，这个结果偏乐观；"
+            "要另外的测试集，请写 DataLoader.Test")
+    return {"also_chosen_on": overlap}
+
+
+def say_chosen_before(weights: Path, data: LabelledData, say: Callable[[str], None]) -> dict[str, Any]:
+    """How many of ``data``'s images the run behind ``weights`` chose thresholds or its best epoch on; says so."""
+    overlap = trained_on(weights, data, CHOSEN_ON)
+    if overlap is None:
+        say(f"权重旁没有记录阈值和最好的一轮是在哪些图上选的（{CHOSEN_ON}），无法核对这些图是否参加过选择")
+    elif overlap:
+        say(f"!! 其中 {overlap} 张（或同一患者的图）用来选过这份权重的阈值或最好的一轮，这个结果偏乐观；"
+            "请评估没有参加选择的子集，例如 test")
+    return {"also_chosen_on": overlap}
 
 
 def _size(data: LabelledData, position: int) -> int:

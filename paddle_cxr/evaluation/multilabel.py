@@ -1,7 +1,8 @@
 """Metrics of findings that are each present, absent or unknown by themselves, with 95 % intervals.
 
-One finding is one question; their mean ("macro") is taken over those that have an answer: a finding without a positive
-image has no AUC.  A label of NaN is unknown and left out for that finding only.
+One finding is one question.  Their means ("macro") are all taken over the same ones, those with images of both kinds:
+without a positive image there is no AUC, and one false alarm makes an F1 of 0; without a negative one the average
+precision is 1, whatever the model says.  A label of NaN is unknown and left out for that finding only.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def multilabel_metrics(labels: np.ndarray, scores: np.ndarray, names: Sequence[s
     Returns:
         ``samples``; for every metric ``macro_<metric>`` and ``macro_<metric>_ci95``; ``per_finding``: name → each
         ``<metric>`` and ``<metric>_ci95``, ``threshold``, ``positives``, ``negatives``, ``unknown``; ``left_out``:
-        findings without AUC, which are not in its mean; ``averages``: name → the macro values and ``findings``;
-        ``bootstrap``: ``resamples``, ``unit``, ``seed``.  Undefined values are None.  The mean of a resample is
-        taken over the findings that are defined in it.
+        findings without images of both kinds, which are in no mean; ``averages``: name → the macro values and
+        ``findings``; ``bootstrap``: ``resamples``, ``unit``, ``seed``.  Undefined values are None.  The mean of a
+        resample is taken over the findings that have both kinds in it.
 
     Raises:
         UserError: no images, a label that is none of 1, 0, NaN, scores that are not finite.
@@ -95,10 +96,16 @@ def _measure(rankings: Sequence[Ranking], cuts: Sequence[float | None], weights:
 
 
 def _means(values: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], chosen: Any) -> dict[str, Any]:
-    """The macro values over the chosen findings."""
+    """The macro values over those of the chosen findings that have both kinds."""
+    values, draws = _of_both_kinds(values), _of_both_kinds(draws)
     return {key: value for metric in values for key, value in (
         (f"macro_{metric}", jsonable(mean_defined(values[metric][0, chosen]))),
         (f"macro_{metric}_ci95", interval(mean_defined(draws[metric][:, chosen]))))}
+
+
+def _of_both_kinds(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``values`` ``[B, K]`` of every metric with NaN where a kind is missing: that is where AUC is undefined."""
+    return {metric: np.where(np.isnan(values["auc"]), np.nan, of_metric) for metric, of_metric in values.items()}
 
 
 def _places(some: Sequence[str], of: Mapping[str, int]) -> list[int]:

@@ -21,8 +21,8 @@ One finding an entry, its key as in the labels.  An entry is of one of three kin
       subtype: [pulmonary edema, pulmonary interstitial edema]
       location: ["", at the lung base]
 
-Either every finding has negative prompts, or none has: then the findings compete with one another
-(:mod:`paddle_cxr.evaluation.zero_shot`), and there must be two at least.
+For classification either every finding has negative prompts, or none has: then the findings compete with one another
+(:mod:`paddle_cxr.evaluation.zero_shot`), and there must be two at least.  Grounding reads the positive ones alone.
 
 References: Tiu et al. 2022 (CheXzero, positive and negative prompts); Boecking et al. 2022 (BioViL, lists of both);
 Huang et al. 2021 (GLoRIA, severity × subtype × location).
@@ -109,18 +109,19 @@ class _Templates(Section):
     others: bool | Literal["zh"] = Field(False, description="文件里没写的征象：用英文名（true）或中文名（zh）填模板")
 
 
-def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0, findings: Sequence[ClassInfo] | None = None
-                 ) -> tuple[FindingPrompts, ...]:
+def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0,
+                 findings: Sequence[ClassInfo] | None = None, classifying: bool = True) -> tuple[FindingPrompts, ...]:
     """Prompts from a YAML file; see the top of this module.
 
     Args:
         sample: of more combinations than this, so many are drawn (GLoRIA draws a few a class); None takes all.
         seed: of the draw, which does not depend on the other findings.
         findings: of the data set, for templates that serve those that the file does not name; None: not known yet.
+        classifying: whether a finding must have something to be compared with.
 
     Raises:
-        UserError: no such file, not YAML, no entry, an unknown key, a side without text, one text on both sides,
-            negative prompts for some findings only, one finding alone with nothing to compare with.
+        UserError: no such file, not YAML, no entry, an unknown key, a side without text, one text on both sides;
+            for classifying, negative prompts for some findings only, one finding alone with nothing to compare with.
     """
     if not Path(file).is_file():
         raise UserError(f"找不到提示词（prompt）文件 {file}；应是一个 .yaml 文件，每个征象写 positive 和 negative")
@@ -139,7 +140,7 @@ def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0, fin
                         for one in findings or () if one.name not in written}
     found = tuple(_finding(name, value, origins.get(name, str(file)), templates, sample, seed)
                   for name, value in written.items())
-    if templates is None or not templates.others or findings is not None:
+    if classifying and (templates is None or not templates.others or findings is not None):
         _check_sides(found, origins, str(file))
     return found
 

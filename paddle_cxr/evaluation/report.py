@@ -15,6 +15,9 @@ from paddle_cxr.evaluation import ClassificationMetrics, worst_mistakes
 from paddle_cxr.files import write_atomic
 
 WORST = 16  # pictures in the gallery of mistakes
+WRITTEN = ("confusion_matrix.png", "roc.png", "pr.png", "calibration.png", "predictions.csv", "mistakes.csv",
+           "worst_mistakes.png")
+"""The files of a report."""
 
 
 def write_report(folder: Path, data: LabelledData, positions: np.ndarray, labels: np.ndarray,

@@ -29,6 +29,7 @@ import numpy as np
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.multilabel import multilabel_metrics
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts
+from paddle_cxr.evaluation.sigmoid import sigmoid
 
 
 def sides(prompts: Sequence[FindingPrompts]) -> list[tuple[str, ...]]:
@@ -81,8 +82,7 @@ def margins_of_sides(scores: np.ndarray, findings: int) -> np.ndarray:
 
 def probabilities_of(margins: np.ndarray) -> np.ndarray:
     """Probability of each finding, 0 … 1, from its margin.  No calibrated one: with cosine scores all lie near 0.5."""
-    # 1 / (1 + exp(-m)), written with tanh, which does not overflow.
-    return (1 + np.tanh(np.asarray(margins) / 2)) / 2
+    return sigmoid(margins)
 
 
 def probabilities(scores: np.ndarray, prompts: Sequence[FindingPrompts],

@@ -71,7 +71,9 @@ def test_equals_scikit_learn(case: tuple[np.ndarray, np.ndarray, np.ndarray]) ->
             assert found is None if np.isnan(value) else found == pytest.approx(value, abs=1e-12), (name, metric)
             assert result["per_finding"][name][f"{metric}_ci95"] is None
     for metric in METRICS:
-        defined = [values[metric] for values in expected.values() if not np.isnan(values[metric])]
+        # Of one kind alone a finding is in no mean, though it may have some of the metrics.
+        defined = [values[metric] for values in expected.values()
+                   if not np.isnan(values["auc"]) and not np.isnan(values[metric])]
         assert result[f"macro_{metric}"] == (pytest.approx(np.mean(defined)) if defined else None)
     assert result["left_out"] == [name for name in NAMES if np.isnan(expected[name]["auc"])]
     json.dumps(result, allow_nan=False)
@@ -129,7 +131,7 @@ def example(samples: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_intervals_are_those_of_resampled_images() -> None:
     labels, scores = example(60)
-    labels[:, 2] = 1  # never a negative: no AUC, and not in the mean of any resample
+    labels[:, 2] = 1  # never a negative: no AUC, and not in any mean of any resample
     thresholds = f1_thresholds(labels, scores)
     patients = [f"p{i // 3}" for i in range(60)]
     result = multilabel_metrics(labels, scores, NAMES, thresholds, patients, n=60, seed=4,
@@ -144,13 +146,27 @@ def test_intervals_are_those_of_resampled_images() -> None:
             self_made = of_resamples[~np.isnan(of_resamples[:, k]), k]
             interval = result["per_finding"][name][f"{metric}_ci95"]
             assert interval == (pytest.approx(np.percentile(self_made, [2.5, 97.5])) if len(self_made) else None)
-        means = m.mean_defined(of_resamples)
+        aucs = np.array([[one["auc"] for one in row] for row in plain])
+        means = m.mean_defined(np.where(np.isnan(aucs), np.nan, of_resamples))
         assert result[f"macro_{metric}_ci95"] == pytest.approx(np.percentile(means, [2.5, 97.5]))
     seen, none = result["averages"]["seen"], result["averages"]["none"]
     assert seen["macro_auc"] == result["per_finding"]["nodule"]["auc"]
     assert seen["macro_auc_ci95"] == result["per_finding"]["nodule"]["auc_ci95"]
     assert none == {"findings": [], **{f"macro_{metric}{end}": None for metric in METRICS for end in ("", "_ci95")}}
     assert result["bootstrap"] == {"resamples": 60, "unit": "patient", "seed": 4}
+
+
+def test_every_mean_is_over_the_same_findings() -> None:
+    """One false alarm on a finding nobody has made an F1 of 0, and one that everybody has an average precision of 1."""
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]], float)
+    scores = np.array([[0.9, 0.9, 0.1], [0.8, 0.1, 0.1], [0.7, 0.1, 0.1], [0.1, 0.1, 0.1]])
+    result = multilabel_metrics(labels, scores, NAMES, [0.5, 0.5, 0.5], n=20, averages={"seen": NAMES})
+    assert result["left_out"] == ["nodule", "covid"]
+    whole, one_kind, other_kind = (result["per_finding"][name] for name in NAMES)
+    for metric in METRICS:
+        assert result[f"macro_{metric}"] == result["averages"]["seen"][f"macro_{metric}"] == whole[metric]
+    assert result["macro_f1"] == pytest.approx(0.8) and result["macro_average_precision"] == pytest.approx(5 / 6)
+    assert one_kind["f1"] == 0 and other_kind["average_precision"] == 1  # what there is of each is still told
 
 
 def test_without_thresholds_nothing_that_needs_one() -> None:

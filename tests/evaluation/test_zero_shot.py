@@ -19,7 +19,14 @@ from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.bootstrap import resamples
 from paddle_cxr.evaluation.phantom_prompts import phantom_prompts
 from paddle_cxr.evaluation.prompts import FindingPrompts, prompt_texts, read_prompts
-from paddle_cxr.evaluation.zero_shot import margins, margins_of_sides, probabilities, sides, zero_shot
+from paddle_cxr.evaluation.zero_shot import (
+    margins,
+    margins_of_sides,
+    probabilities,
+    probabilities_of,
+    sides,
+    zero_shot,
+)
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -74,6 +81,14 @@ def test_probability_is_the_softmax_of_mean_scores() -> None:
     assert np.array_equal(probabilities(scores[2:3], PROMPTS)[0], of[2])  # nothing is taken from the other images
     with np.errstate(all="raise"):
         assert set(np.unique(probabilities(1e6 * scores, PROMPTS))) <= {0.0, 1.0}
+
+
+def test_small_probabilities_keep_their_order() -> None:
+    """Equal ones would be ties to AUC: tanh gave 0.0 for all margins below -37."""
+    found = probabilities_of(np.array([-700.0, -45.0, -40.0, -38.0, -1.0, 0.0, 1.0, 36.0, 700.0]))
+    assert (np.diff(found) > 0).all() and found[0] > 0 and found[5] == 0.5 and found[-1] == 1.0
+    assert found[1] == pytest.approx(np.exp(-45.0), rel=1e-12)
+    assert found[4] + found[6] == pytest.approx(1, abs=1e-15)
 
 
 # Without negatives the findings compete.

@@ -23,9 +23,9 @@ from paddle_cxr.tasks.finetuning.features import TowerFeatures
 from paddle_cxr.tasks.finetuning.loss import MaskedBCE
 from paddle_cxr.tasks.finetuning.predict import open_predictor
 from paddle_cxr.tasks.finetuning.recipe import load
-from paddle_cxr.tasks.finetuning.run import prepare, read_data, run, settle
+from paddle_cxr.tasks.finetuning.run import check, prepare, read_data, run, settle
 from paddle_cxr.tasks.finetuning.task import LinearProbeTask
-from paddle_cxr.weights import save_weights
+from paddle_cxr.weights import load_weights, save_weights
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -90,7 +90,7 @@ def test_a_run_leaves_model_figures_and_scores(tmp_path, mode):
     out = train(tmp_path, *mode)
     assert {file.name for file in out.iterdir()} >= {
         "config.yaml", "log.txt", "history.csv", "metrics.json", "checkpoints", "curves.png", "roc.png",
-        "per_image.csv", "train_files.csv", "model"}
+        "per_image.csv", "train_files.csv", "chosen_files.csv", "model"}
     found, rows = evaluation(out), table(out)
     assert found["subset"] == "test" and len(rows) == found["images"] and found["also_trained_on"] == 0
     aucs = [sklearn_metrics.roc_auc_score([int(row[f"label:{name}"]) for row in rows],
@@ -98,7 +98,7 @@ def test_a_run_leaves_model_figures_and_scores(tmp_path, mode):
             for name in ("effusion", "cardiomegaly")]
     assert found["macro_auc"] == pytest.approx(np.mean(aucs), abs=1e-9)
     assert found["macro_auc_ci95"][0] <= found["macro_auc"] <= found["macro_auc_ci95"][1]
-    assert found["thresholds_from"] == "val"
+    assert found["thresholds_from"] == "val" and found["also_chosen_on"] == 0
     assert " 宏平均 AUC 0." in (out / "log.txt").read_text(encoding="utf-8")
     with open(out / "train_files.csv", encoding="utf-8", newline="") as lines:
         trained = {row["patient_id"] for row in csv.DictReader(lines)}
@@ -106,8 +106,70 @@ def test_a_run_leaves_model_figures_and_scores(tmp_path, mode):
 
     evaluate(tmp_path, *mode, "DataLoader.Eval.subset=test")
     again = evaluation(out / "eval_test")
+    assert again["also_trained_on"] == again["also_chosen_on"] == 0
     assert again["macro_auc"] == pytest.approx(found["macro_auc"], abs=1e-6)
     assert again["per_finding"]["effusion"]["f1"] == found["per_finding"]["effusion"]["f1"]
+
+
+def test_very_unlikely_findings_are_ranked_like_any_others(tmp_path):
+    """Their probabilities were all 0.0 below a logit of -37: ties, and an AUC of 0.5."""
+    out = train(tmp_path, *PROBE)
+    state, meta = load_weights(out / "model")
+    save_weights(out / "model", state | {"fc.bias": state["fc.bias"] - 60}, meta)
+    evaluate(tmp_path, *PROBE, "DataLoader.Eval.subset=test")
+    assert all(0 < float(row["score:effusion"]) < 1e-20 for row in table(out / "eval_test"))
+    for name, one in evaluation(out / "eval_test")["per_finding"].items():
+        # Logits of -60 are floats wide enough apart for all but the closest images.
+        assert one["auc"] == pytest.approx(evaluation(out)["per_finding"][name]["auc"], abs=0.01)
+
+
+@pytest.mark.parametrize(("overrides", "what"), [
+    ([], "最好的一轮和阈值"), (["Global.eval_every=0", "Global.keep=last"], "阈值")])
+def test_what_is_judged_on_the_images_it_was_chosen_on_says_so(tmp_path, overrides, what):
+    """By the training and by a later evaluation, which finds the record beside the weights."""
+    out = train(tmp_path, *PROBE, "DataLoader.Test=null", *overrides)
+    found = evaluation(out)
+    assert found["subset"] == "val" and found["also_chosen_on"] == found["images"] > 0
+    log = (out / "log.txt").read_text(encoding="utf-8")
+    assert f"!! 评估的 {found['images']} 张里有 {found['images']} 张也用来选{what}，这个结果偏乐观" in log
+    for subset, number in (("val", found["images"]), ("all", found["images"]), ("test", 0)):
+        evaluate(tmp_path, *PROBE, f"DataLoader.Eval.subset={subset}")
+        assert evaluation(out / f"eval_{subset}")["also_chosen_on"] == number
+        log = (out / f"eval_{subset}/log.txt").read_text(encoding="utf-8")
+        assert ("用来选过这份权重的阈值" in log) == bool(number)
+    (out / "chosen_files.csv").unlink()  # as left by earlier versions
+    evaluate(tmp_path, *PROBE)
+    assert evaluation(out / "eval_val")["also_chosen_on"] is None
+    assert "没有记录阈值和最好的一轮是在哪些图上选的" in (out / "eval_val/log.txt").read_text(encoding="utf-8")
+
+
+def test_a_run_that_chooses_nothing_says_that_it_chose_on_nothing(tmp_path):
+    cells = "f'{i % 2 if i < 24 or i >= 32 else 1},{i % 3 % 2 if i < 24 or i >= 32 else 0}'"  # one kind in val
+    out = train(tmp_path, *PROBE, "Global.keep=last", *unknown_labels(tmp_path, cells), "DataLoader.Test=null")
+    assert evaluation(out)["also_chosen_on"] == 0 and "偏乐观" not in (out / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("chosen", "tested"), [("all", "test"), ("test", "test"), ("val", "all")])
+def test_nothing_is_chosen_on_test_images(tmp_path, chosen, tested):
+    both = [f"DataLoader.Eval.subset={chosen}", f"DataLoader.Test.subset={tested}"]
+    with pytest.raises(UserError, match=f"^DataLoader.Eval.subset：{chosen} 含有.*{tested}.*DataLoader.Test: null"):
+        check(load(write_recipe(tmp_path), both).recipe)
+    check(load(write_recipe(tmp_path), [*both, "DataLoader.Test=null"]).recipe)
+    check(load(write_recipe(tmp_path), [*both, "Global.folds=3"]).recipe)
+
+
+def test_an_evaluation_that_is_stopped_leaves_nothing_of_the_one_before(tmp_path):
+    out = train(tmp_path, *PROBE)
+    evaluate(tmp_path, *PROBE)
+    (out / "eval_val/mine.png").write_bytes(b"mine")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.finetuning.evaluate.scores_of", interrupt)
+        evaluate(tmp_path, *PROBE)
+    assert {file.name for file in (out / "eval_val").iterdir()} == {"config.yaml", "log.txt", "mine.png"}
 
 
 def options(overrides: list[str]) -> list[str]:

@@ -236,6 +236,20 @@ def test_findings_without_prompts(tmp_path: Path, runs: dict[str, Path]) -> None
             load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], f"Metric.findings={wrong}"), ["test"], said.append)
 
 
+@pytest.mark.parametrize("text", [
+    "effusion: {positive: A pleural effusion.}",
+    "effusion: {positive: A pleural effusion.}\nnodule: {positive: A nodule., negative: No nodule.}",
+    "_templates_: {positive: 'There is {term}.', others: true}\nnodule: {positive: A nodule., negative: No nodule.}",
+], ids=["alone", "of some", "by templates"])
+def test_prompts_need_no_negative_side(tmp_path: Path, runs: dict[str, Path], text: str) -> None:
+    """It is never read: the question is where, and not whether."""
+    file = tmp_path / "prompts.yaml"
+    file.write_text(text, "utf-8")
+    prompts = [f"Prompts={{file: {file}}}", "Metric.findings=[effusion]"]
+    (one,), marked = load_marked(loaded_recipe(tmp_path, runs["GLoRIA"], *prompts), ["test"], lambda _: None)[1:]
+    assert one.positive and one.negative == () and marked["test"]
+
+
 def test_findings_that_nobody_marked_are_named(tmp_path: Path, runs: dict[str, Path]) -> None:
     said: list[str] = []
     source = ("DataLoader.Source={name: PhantomFindings, count: 20, size: 48, "
@@ -414,6 +428,28 @@ def test_without_thresholds_all_may_be_evaluated(tmp_path: Path, runs: dict[str,
     found = json.loads((tmp_path / "out/eval_all/metrics.json").read_text())["evaluation"]
     assert found["mean_iou"] is None and found["thresholds"] is None and found["pointing"] is not None
     assert not (tmp_path / "out/eval_all/grounding_0.png").exists()
+
+
+def test_an_evaluation_keeps_nothing_of_the_one_before(tmp_path: Path, runs: dict[str, Path],
+                                                       capsys: pytest.CaptureFixture) -> None:
+    """Of two evaluations in one folder no figure, and no metrics.json beside another's table, where one is stopped."""
+    file, out = write_recipe(tmp_path, runs["ConVIRT"]), tmp_path / "out/eval_test"
+    run(file, capsys)
+    assert (out / "grounding_0.png").is_file()
+    for mine in ("grounding_mine.png", "notes.txt"):
+        (out / mine).write_text("mine", "utf-8")
+    run(file, capsys, "Grounding.examples=0")
+    assert {one.name for one in out.glob("*.png")} == {"grounding_mine.png"} and (out / "notes.txt").is_file()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.grounding.evaluate.Report.write", interrupt)
+        run(out / "config.yaml", capsys)
+    assert not (out / "metrics.json").exists() and not (out / "per_image.csv").exists()
+    run(out / "config.yaml", capsys)  # the recipe that was used is there all the time
+    assert (out / "metrics.json").is_file()
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_films_that_the_model_was_trained_on_are_counted(tmp_path: Path, runs: dict[str, Path],

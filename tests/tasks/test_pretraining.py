@@ -509,6 +509,14 @@ def test_evaluating_what_was_trained_on_is_said(trained):
     assert metrics["evaluation"]["also_trained_on"] == metrics["evaluation"]["pairs"] == 16
 
 
+def test_an_evaluation_keeps_no_figure_of_the_one_before(trained):
+    for maps in (2, 1):
+        done = run_tool("eval", trained / "tiny.yaml", "DataLoader.Eval.subset=all",
+                        f"DataLoader.Eval.attention_maps={maps}")
+        assert done.returncode == 0, done.stderr
+        assert len(list((trained / "out/eval_all").glob("attention_*.png"))) == maps
+
+
 def test_eval_refuses_the_other_method_in_one_line(trained):
     done = run_tool("eval", trained / "tiny.yaml", "Arch.name=ConVIRT")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1

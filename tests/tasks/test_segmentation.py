@@ -380,6 +380,11 @@ def test_boxes_serve_as_masks():
 
 # --- recipes -------------------------------------------------------------------------------------------------------
 
+def test_a_held_out_fold_does_not_decide_when_training_ends(tmp_path):
+    with pytest.raises(UserError, match="^Global.early_stop：交叉验证（Global.folds）时应为 null"):
+        load(write_recipe(tmp_path), ["Global.folds=3", "Global.keep=last", "Global.early_stop=2"])
+
+
 @pytest.mark.parametrize(("override", "message"), [
     ("Global.findings=[]", "Global.findings：应为至少 1 项的列表"),
     ("Global.findings=[lung, lung]", "Global.findings：lung 写了两次"),

@@ -73,10 +73,11 @@ def trained(tmp_path_factory) -> Path:
 def test_a_run_leaves_figures_that_can_be_computed_again(trained):
     out = trained / "out"
     assert {"config.yaml", "log.txt", "history.csv", "metrics.json", "per_image.csv", "examples.png", "curves.png",
-            "worst_cases.png", "train_files.csv"} <= {one.name for one in out.iterdir()}
+            "worst_cases.png", "train_files.csv", "chosen_files.csv"} <= {one.name for one in out.iterdir()}
     found, rows = metrics(out), table(out)
     evaluation = found["evaluation"]
     assert found["demo_data"] is True and evaluation["subset"] == "test" and evaluation["also_trained_on"] == 0
+    assert evaluation["also_chosen_on"] == 0
     assert len(rows) == 8 and {row["finding"] for row in rows} == {"lung", "effusion"}
     for metric in ("dice", "iou", "hd95"):
         means = [np.mean([float(row[metric]) for row in rows if row["finding"] == name and row[metric]] or [np.nan])
@@ -99,6 +100,44 @@ def test_the_tool_finds_what_training_found(trained):
     assert other["findings"] == ["effusion"] and other["also_trained_on"] == other["images"] == 8
     log = (trained / "out" / "eval_train" / "log.txt").read_text(encoding="utf-8")
     assert "!! 其中 8 张" in log
+    assert evaluator("segmentation")(arguments(trained)) == 0  # the images that chose the epoch
+    found = metrics(trained / "out" / "eval_val")["evaluation"]
+    assert found["also_chosen_on"] == found["images"] == 4
+    assert "!! 其中 4 张（或同一患者的图）用来选过" in (trained / "out/eval_val/log.txt").read_text(encoding="utf-8")
+
+
+def test_what_is_judged_on_the_images_that_chose_the_epoch_says_so(tmp_path):
+    few = ("DataLoader.Test=null", "DataLoader.Source.count=8", "Metric.figures=0")
+    for keep, number in (("best", 2), ("last", 0)):
+        out = train(recipe(tmp_path / keep, *few, f"Global.keep={keep}"))
+        assert metrics(out)["evaluation"]["also_chosen_on"] == number
+        log = (out / "log.txt").read_text(encoding="utf-8")
+        assert ("2 张也用来选最好的一轮，这个结果偏乐观" in log) == bool(number)
+
+
+def test_no_epoch_is_chosen_on_test_images(tmp_path):
+    both = ("DataLoader.Eval.subset=all", "DataLoader.Test.subset=test")
+    with pytest.raises(UserError, match="^DataLoader.Eval.subset：all 含有.*选的最好的一轮偏乐观"):
+        check(recipe(tmp_path, *both).recipe)
+    check(recipe(tmp_path, *both, "Global.keep=last").recipe)  # nothing is chosen
+
+
+def test_an_evaluation_keeps_nothing_of_the_one_before(trained):
+    out = trained / "out" / "eval_all"
+    one = ("DataLoader.Eval.subset=all", "Metric.bootstrap=2")
+    evaluator("segmentation")(arguments(trained, *one, "Metric.figures=1"))
+    (out / "mine.png").write_bytes(b"mine")
+    evaluator("segmentation")(arguments(trained, *one, "Metric.figures=0"))
+    assert {file.name for file in out.iterdir()} == {"config.yaml", "log.txt", "metrics.json", "per_image.csv",
+                                                     "mine.png"}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.segmentation.evaluate.evaluate_on", interrupt)
+        evaluator("segmentation")(arguments(trained, *one))
+    assert {file.name for file in out.iterdir()} == {"config.yaml", "log.txt", "mine.png"}
 
 
 @pytest.mark.slow

@@ -291,6 +291,21 @@ def test_thresholds_come_from_the_validation_images(runs: dict[str, Path], tmp_p
         assert found[name]["threshold"] == one["threshold"]
 
 
+def test_an_evaluation_that_is_stopped_leaves_nothing_of_the_one_before(runs: dict[str, Path], tmp_path: Path) -> None:
+    """A new per_image.csv beside the old metrics.json would pass for one evaluation."""
+    run(tmp_path, runs["ConVIRT"])
+    folder = tmp_path / "zs/eval_test"
+    (folder / "mine.png").write_bytes(b"mine")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paddle_cxr.tasks.zero_shot.evaluate.say_overlap", interrupt)  # called after scoring
+        run(tmp_path, runs["ConVIRT"])
+    assert {one.name for one in folder.iterdir()} == {"config.yaml", "log.txt", "mine.png"}
+
+
 def test_findings_that_compete(runs: dict[str, Path], tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.yaml"
     prompts.write_text("effusion: {subtype: [pleural effusion, fluid], location: ['', on the left, on the right]}\n"

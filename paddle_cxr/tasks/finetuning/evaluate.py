@@ -12,14 +12,14 @@ from paddle_cxr.data.labelled import LabelledData, part_of
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import say_overlap
+from paddle_cxr.engine.provenance import say_chosen_before, say_overlap
 from paddle_cxr.engine.run import circumstances
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.finetuning.data import read_data
 from paddle_cxr.tasks.finetuning.folds import one_fold
-from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
+from paddle_cxr.tasks.finetuning.report import WRITTEN, say_metrics, write_report
 from paddle_cxr.tasks.finetuning.schema import FinetuningRecipe
 from paddle_cxr.tasks.finetuning.task import scores_of
 from paddle_cxr.tasks.finetuning.trained import Trained, open_trained
@@ -39,7 +39,6 @@ def evaluate(loaded: Loaded) -> None:
     try:
         folder.say(f"权重：{trained.weights}")
         _evaluate(recipe, trained, data, folder)
-        write_text(folder.path / "config.yaml", dump(recipe))
         folder.say(f"评估结果写在 {folder.path}")
     finally:
         folder.close()
@@ -62,16 +61,19 @@ def _evaluate(recipe: FinetuningRecipe, trained: Trained, data: LabelledData, fo
         there = "、".join(one.name for one in data.source.findings)
         raise UserError(f"这 {len(positions)} 张图没有模型所学征象（{'、'.join(names)}）的标签（数据集有：{there}）；"
                         "名字不同时，请换数据集的写法")
+    folder.forget(*WRITTEN)
+    write_text(folder.path / "config.yaml", dump(recipe))
     scores = scores_of(trained.model, data, positions, recipe, World())
     metrics = write_report(folder.path, data, positions, trained.findings, labels, scores, trained.thresholds,
                            recipe.Metric)
     folder.say(f"子集 {recipe.DataLoader.Eval.subset}，{len(positions)} 张：")
     say_metrics(metrics, folder.say)
     overlap = say_overlap(trained.weights, data, folder.say)
+    chosen = say_chosen_before(trained.weights, data, folder.say)
     write_json(folder.path / "metrics.json", {
         "demo_data": data.source.demo, "architecture": trained.meta["architecture"],
         "checkpoint": {"path": str(trained.weights), "demo_data": trained.meta.get("demo_data")},
         "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()},
         "evaluation": {"subset": recipe.DataLoader.Eval.subset, "images": len(positions), "also_trained_on": overlap,
-                       "thresholds_from": "training" if trained.thresholds is not None else None} | metrics,
+                       **chosen, "thresholds_from": "training" if trained.thresholds is not None else None} | metrics,
         **circumstances(recipe.Global.seed)})

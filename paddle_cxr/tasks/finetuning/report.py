@@ -17,6 +17,9 @@ from paddle_cxr.evaluation.thresholds import f1_thresholds
 from paddle_cxr.plots.findings import plot_findings_roc
 from paddle_cxr.tasks.findings_schema import IntervalsSection
 
+WRITTEN = (PER_IMAGE, "roc.png")
+"""The files of a report."""
+
 
 def write_report(folder: Path, data: LabelledData, positions: np.ndarray, findings: Sequence[ClassInfo],
                  labels: np.ndarray, scores: np.ndarray, thresholds: Sequence[float] | None,

@@ -1,7 +1,7 @@
 """Fine-tuning from a recipe to a finished output folder; see :mod:`paddle_cxr.engine.jobs`.
 
     model/            the whole network: weights, findings, pre-processing, thresholds (tools/predict.py reads it)
-    train_files.csv   the images that were trained on
+    train_files.csv   the images that were trained on;  chosen_files.csv: those that thresholds and epoch come from
     metrics.json      the figures on DataLoader.Test's subset, under ``evaluation``
     per_image.csv     its labels and scores;  roc.png, curves.png
 """
@@ -23,11 +23,12 @@ from paddle_cxr.engine import checkpoint
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import say_seen, write_trained_on
+from paddle_cxr.engine.provenance import CHOSEN_ON, say_chosen, say_seen, write_trained_on
 from paddle_cxr.engine.run import circumstances, fit, foretell, open_folder
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.findings_rules import check_test_subset, chooses_epoch
 from paddle_cxr.tasks.finetuning.data import check_validation, read_data, training_positions
 from paddle_cxr.tasks.finetuning.features import TowerFeatures
 from paddle_cxr.tasks.finetuning.folds import cross_validate, one_fold
@@ -41,6 +42,10 @@ from paddle_cxr.weights import load_weights, save_weights
 
 def check(recipe: FinetuningRecipe) -> None:
     """Check what can be checked before the slow part, reading the images; raises UserError."""
+    section = recipe.DataLoader
+    if not recipe.Global.folds:  # which divide the images themselves; tools/eval.py may well evaluate Test's subset
+        check_test_subset(section.Eval.subset, section.Test and section.Test.subset,
+                          "阈值和最好的一轮" if chooses_epoch(recipe.Global) else "阈值")
     settle(recipe)
     check_optimizer(recipe.Optimizer)
     build_transforms(recipe.DataLoader.Train.transform_ops, "DataLoader.Train.transform_ops")
@@ -85,7 +90,7 @@ def prepare(loaded: Loaded, data: LabelledData, world: World, say: Callable[[str
     if recipe.DataLoader.Test:
         data.positions(recipe.DataLoader.Test.subset)  # better now than after training
     settings = recipe.Global
-    if settings.eval_every and (settings.keep == "best" or settings.early_stop):
+    if chooses_epoch(settings):
         check_validation(data, recipe.DataLoader.Eval.subset, labels)
     paddle.seed(settings.seed)  # a fresh last layer is the same on every rank and in every run with this seed
     network, notices = build_classifier(recipe, len(findings))
@@ -121,7 +126,10 @@ def train_run(loaded: Loaded, data: LabelledData, folder: RunFolder, world: Worl
                         task.findings, (task.labels[task.train] == 1).sum(axis=0), strict=True)}},
         "history": {"epochs": state.epoch, "seconds": round(state.seconds, 1), "best": state.best},
         "weights": str(kept.relative_to(folder.path))}
-    results |= _evaluate(task, thresholds, folder) | circumstances(recipe.Global.seed)
+    chosen_on, what = _chosen(task, thresholds)
+    if world.is_main:
+        write_trained_on(folder.path, data, chosen_on, CHOSEN_ON)
+    results |= _evaluate(task, thresholds, folder, chosen_on, what) | circumstances(recipe.Global.seed)
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=data.source.demo)
         folder.image("curves", folder.path / "curves.png", state.epoch)
@@ -154,7 +162,18 @@ def _thresholds(task: FinetuningTask) -> list[float] | None:
     return None if positions is None else chosen_thresholds(task.labels[positions], task.scores(positions))
 
 
-def _evaluate(task: FinetuningTask, thresholds: list[float] | None, folder: RunFolder) -> dict[str, Any]:
+def _chosen(task: FinetuningTask, thresholds: list[float] | None) -> tuple[np.ndarray, str]:
+    """The positions on which something was chosen, and what."""
+    epoch = chooses_epoch(task.recipe.Global)
+    cuts = thresholds is not None and not np.isnan(thresholds).all()
+    if not (epoch or cuts):
+        return np.zeros(0, np.int64), ""
+    what = "最好的一轮和阈值" if epoch and cuts else "阈值" if cuts else "最好的一轮"
+    return task.data.positions(task.recipe.DataLoader.Eval.subset), what
+
+
+def _evaluate(task: FinetuningTask, thresholds: list[float] | None, folder: RunFolder, chosen_on: np.ndarray,
+              what: str) -> dict[str, Any]:
     section = task.recipe.DataLoader
     subset = section.Test.subset if section.Test else section.Eval.subset
     positions = positions_or_none(task.data, subset)
@@ -168,11 +187,10 @@ def _evaluate(task: FinetuningTask, thresholds: list[float] | None, folder: RunF
     folder.image("roc", folder.path / "roc.png", 0)
     folder.say(f"在子集 {subset}（{len(positions)} 张）上：")
     say_metrics(metrics, folder.say)
-    if subset == section.Eval.subset and task.validation is not None:
-        folder.say(f"!! {subset} 也用来选最好的一轮和阈值，这个结果偏乐观；要另外的测试集，请写 DataLoader.Test")
+    chosen = say_chosen(task.data, positions, chosen_on, what, folder.say)
     start = task.recipe.Model.checkpoint
     seen = say_seen(task.data, positions, task.train, weights_of(start) if isinstance(start, str) else None, folder.say)
-    return {"evaluation": {"subset": subset, "images": len(positions), **seen,
+    return {"evaluation": {"subset": subset, "images": len(positions), **seen, **chosen,
                            "thresholds_from": section.Eval.subset if thresholds else None} | metrics}
 
 

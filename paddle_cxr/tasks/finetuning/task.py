@@ -23,6 +23,7 @@ from paddle_cxr.data.transforms import build_transforms
 from paddle_cxr.engine.distributed import World, gather_arrays, wait_for_all
 from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.multilabel import multilabel_metrics
+from paddle_cxr.evaluation.sigmoid import sigmoid
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.finetuning.features import TowerFeatures
 from paddle_cxr.tasks.finetuning.loss import MaskedBCE
@@ -213,12 +214,12 @@ def scores_of(model: paddle.nn.Layer, data: LabelledData, positions: np.ndarray,
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid, in float64: in float32 every logit above 17 would become the same 1.0, and AUC counts ties.
+    """Probabilities, float64, of logits of any shape; in float32 every logit above 17 would become the same 1.0.
 
     Raises:
         UserError: NaN or infinity.
     """
     if not np.isfinite(logits).all():
         raise UserError("模型输出 NaN 或 Inf：训练已发散，检查点未被覆盖。可减小学习率，或加 Optimizer.clip_norm")
-    return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
+    return sigmoid(logits)
 

@@ -18,7 +18,7 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.grounding.maps import Maps
 from paddle_cxr.tasks.grounding.marked import load_marked
-from paddle_cxr.tasks.grounding.report import Report
+from paddle_cxr.tasks.grounding.report import WRITTEN, Report
 from paddle_cxr.tasks.grounding.schema import GroundingSection
 from paddle_cxr.tasks.pretrained import open_pretrained, read_settings, with_input_of
 
@@ -37,12 +37,13 @@ def evaluate(loaded: Loaded) -> None:
     demo = data.source.demo or bool(pretrained.meta.get("demo_data"))
     folder = RunFolder(Path(recipe.Global.output_dir) / f"eval_{tested}")
     try:
+        folder.forget(*WRITTEN)
+        write_text(folder.path / "config.yaml", dump(recipe))
         for line in [*pretrained.notices, *_notices(recipe.Grounding, maps)]:
             folder.say(line)
         of_tested = part_of(data, np.unique([one.position for one in marked[tested]]))
         found = {"also_trained_on": say_overlap(pretrained.settings.folder, of_tested, folder.say)}
         found |= Report(recipe, data, prompts, marked, maps, folder, demo).write()
-        write_text(folder.path / "config.yaml", dump(recipe))
         write_json(folder.path / "metrics.json", {
             "evaluation": found, "architecture": pretrained.settings.arch.name, "demo_data": demo,
             "checkpoint": str(pretrained.settings.folder),

@@ -67,8 +67,8 @@ def load_marked(loaded: Loaded, subsets: Sequence[str], say: Callable[[str], Non
     drawn = [name for name in findings if any(name in row for row in names.values())]
     if recipe.Metric.findings and len(drawn) < len(findings):
         say(f"!! 征象 {'、'.join(name for name in findings if name not in drawn)} 没有一张标出位置的图像，略去不评估")
-    prompts = named_prompts(drawn, read_section(recipe.Prompts, recipe.Global.seed, source.findings),
-                            known_as(recipe.Prompts), recipe.Prompts.missing == "skip", say)
+    written = read_section(recipe.Prompts, recipe.Global.seed, source.findings, classifying=False)
+    prompts = named_prompts(drawn, written, known_as(recipe.Prompts), recipe.Prompts.missing == "skip", say)
     marked = {index: numbers for index, row in names.items()
               if (numbers := [number for number, one in enumerate(prompts) if one.name in row])}
     for subset in subsets:

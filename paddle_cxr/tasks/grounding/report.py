@@ -25,6 +25,8 @@ from paddle_cxr.tasks.grounding.marked import Located, Marked, locate
 from paddle_cxr.tasks.grounding.schema import GroundingRecipe
 from paddle_cxr.tasks.grounding.scores import MEASURES, Score, Thresholds, choose_thresholds, score, summarise
 
+WRITTEN = ("per_image.csv", "grounding_[0-9].png", "grounding_[0-9][0-9].png")
+"""The files of a report, as patterns."""
 _SHOWN = {"iou": "IoU", "dice": "Dice", "pointing": "指点", "cnr_signed": "CNR"}
 _LARGEST = 600  # pixels along a side of an example: a figure shows some 260
 

@@ -17,6 +17,7 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.pairs import load_pairs
 from paddle_cxr.tasks.pretrained import PretrainedSettings, read_settings
+from paddle_cxr.tasks.pretraining.figures import WRITTEN
 from paddle_cxr.tasks.pretraining.report import Report
 from paddle_cxr.tasks.pretraining.run import MODEL, check
 from paddle_cxr.tasks.pretraining.schema import PretrainingRecipe
@@ -44,11 +45,12 @@ def evaluate(loaded: Loaded) -> None:
         folder.say(f"权重：{settings.folder}")
         texts = Texts(data.source.records, recipe.DataLoader.Text)
         report = Report(recipe, model, tokenizer, data, texts, np.arange(len(data.images)), World())
+        folder.forget(*WRITTEN)
+        write_text(folder.path / "config.yaml", dump(recipe))
         overlap = say_overlap(settings.folder, data, folder.say)
         results = {"evaluation": {"subset": subset, "also_trained_on": overlap} | report.write(folder),
                    "architecture": recipe.Arch.name, "demo_data": data.source.demo, "checkpoint": str(settings.folder),
                    "dataset": {"name": data.source.name, "fingerprint": data.source.fingerprint()}}
-        write_text(folder.path / "config.yaml", dump(recipe))
         write_json(folder.path / "metrics.json", results | circumstances(recipe.Global.seed))
         folder.say(f"评估结果写在 {folder.path}")
     finally:

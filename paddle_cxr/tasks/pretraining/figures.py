@@ -17,6 +17,9 @@ from paddle_cxr.tasks.pretraining.scoring import encode_images, encode_texts
 if TYPE_CHECKING:
     from paddle_cxr.tasks.pretraining.report import Report
 
+WRITTEN = ("similarity.png", "retrieval_texts.png", "retrieval_images.png", "attention_[0-9].png",
+           "attention_[0-9][0-9].png")
+"""The figures, as patterns."""
 _IN_MATRIX, _EXAMPLES, _HITS, _PROJECTED = 24, 4, 5, 500
 
 

@@ -10,13 +10,13 @@ from paddle_cxr import cpu
 from paddle_cxr.engine.continuing import dump
 from paddle_cxr.engine.distributed import World, select_device
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import say_overlap
+from paddle_cxr.engine.provenance import say_chosen_before, say_overlap
 from paddle_cxr.engine.run import circumstances, kept_weights
 from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.segmentation.data import load_segmentation
 from paddle_cxr.tasks.segmentation.models import open_segmenter
-from paddle_cxr.tasks.segmentation.report import evaluate_on
+from paddle_cxr.tasks.segmentation.report import WRITTEN, evaluate_on
 from paddle_cxr.tasks.start import weights_of
 
 
@@ -44,13 +44,15 @@ def evaluate(loaded: Loaded) -> None:
     source = data.images.source
     folder = RunFolder(Path(recipe.Global.output_dir) / (f"eval_{subset}" if fold is None else f"eval_fold{fold}"))
     try:
+        folder.forget(*WRITTEN)
+        write_text(folder.path / "config.yaml", dump(recipe))
         folder.say(f"权重：{weights}")
         folder.say(f"子集 {subset}，{len(data.annotated)} 张：")
         found = evaluate_on(recipe, segmenter, data, np.arange(len(data.annotated)), folder, World())
         overlap = say_overlap(weights, data.images, folder.say)
-        write_text(folder.path / "config.yaml", dump(recipe))
+        chosen = say_chosen_before(weights, data.images, folder.say)
         write_json(folder.path / "metrics.json", {
-            "evaluation": {"subset": subset, "also_trained_on": overlap} | found, "demo_data": source.demo,
+            "evaluation": {"subset": subset, "also_trained_on": overlap} | chosen | found, "demo_data": source.demo,
             "architecture": segmenter.meta.get("architecture"),
             "checkpoint": {"path": str(weights), "epoch": segmenter.meta.get("epoch"),
                            "demo_data": segmenter.meta.get("demo_data")},

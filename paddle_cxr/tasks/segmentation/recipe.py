@@ -37,6 +37,9 @@ def check_rules(recipe: SegmentationRecipe) -> None:
         raise UserError(f"Global.fold：{settings.fold} 不在 0–Global.folds-1 之内（Global.folds={settings.folds}）")
     if settings.folds and settings.keep == "best":
         raise UserError("Global.keep：交叉验证（Global.folds）时应为 last；best 会在留出的那一折上挑权重，结果偏乐观")
+    if settings.folds and settings.early_stop is not None:
+        raise UserError("Global.early_stop：交叉验证（Global.folds）时应为 null；否则由留出的那一折决定何时停止，"
+                        "结果偏乐观")
     if train.sampler.balance:
         raise UserError("DataLoader.Train.sampler.balance：带征象的图没有类别，不能按类别平衡；请删去")
     build_joint(train.transform_ops, "DataLoader.Train.transform_ops")

@@ -20,6 +20,8 @@ from paddle_cxr.tasks.segmentation.models import Segmenter, probabilities_of
 from paddle_cxr.tasks.segmentation.schema import SegmentationRecipe
 from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, PRESENT, Scores, masks_at_full_size, score, summarise
 
+WRITTEN = (PER_IMAGE, "examples.png", "worst_cases.png")
+"""The files of a report."""
 NAMES = {"dice": "Dice", "dice_present": "Dice（真实掩膜不空的图）", "iou": "IoU", "hd95": "HD95（像素）",
          "hd95_mm": "HD95（毫米）"}
 EMPTY = {"both_empty": "真实和预测都空", "missed": "漏掉（预测为空）", "false": "多报（真实为空）"}

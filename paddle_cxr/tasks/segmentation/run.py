@@ -18,6 +18,7 @@ from paddle_cxr.engine.optimizer import check_optimizer
 from paddle_cxr.engine.run import foretell, open_folder
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.registry import build
+from paddle_cxr.tasks.findings_rules import check_test_subset, chooses_epoch
 from paddle_cxr.tasks.models import freeze
 from paddle_cxr.tasks.segmentation import losses  # noqa: F401  registers them
 from paddle_cxr.tasks.segmentation.folds import cross_validate
@@ -33,6 +34,9 @@ def check(recipe: SegmentationRecipe) -> None:
     Raises:
         UserError: a wrong component, no starting point, another encoder.
     """
+    section, settings = recipe.DataLoader, recipe.Global
+    if chooses_epoch(settings) and not settings.folds:  # folds divide the images themselves
+        check_test_subset(section.Eval.subset, section.Test and section.Test.subset, "最好的一轮")
     check_optimizer(recipe.Optimizer)
     build("segmentation_loss", recipe.Loss, "Loss")
     recipe = recipe.model_copy(deep=True)

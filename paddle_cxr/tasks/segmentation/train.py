@@ -12,11 +12,12 @@ from tqdm import tqdm
 from paddle_cxr import plots
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
-from paddle_cxr.engine.provenance import say_seen, write_trained_on
+from paddle_cxr.engine.provenance import CHOSEN_ON, say_chosen, say_seen, write_trained_on
 from paddle_cxr.engine.run import circumstances, fit, progress_of
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
+from paddle_cxr.tasks.findings_rules import chooses_epoch
 from paddle_cxr.tasks.segmentation.data import SegmentationData, load_segmentation
 from paddle_cxr.tasks.segmentation.models import Segmenter
 from paddle_cxr.tasks.segmentation.report import evaluate_on
@@ -44,6 +45,7 @@ def train_run(loaded: Loaded, data: SegmentationData, folder: RunFolder, world: 
     positions = _positions(data, subset, required=section.Test is not None)  # better now than after training
     if world.is_main:
         write_trained_on(folder.path, data.images, task.train)
+        write_trained_on(folder.path, data.images, _chosen_on(task), CHOSEN_ON)
     state, kept = fit(task, recipe, folder, world)
     results: dict[str, Any] = {
         "demo_data": source.demo, "architecture": recipe.Arch.name, "image_encoder": recipe.Arch.encoder,
@@ -55,7 +57,7 @@ def train_run(loaded: Loaded, data: SegmentationData, folder: RunFolder, world: 
         segmenter = Segmenter(task.model, data.findings, data.images.preprocess, kept, task.meta())
         folder.say(f"在子集 {subset}（{len(positions)} 张）上：")
         found = evaluate_on(recipe, segmenter, data, positions, folder, world)
-        results["evaluation"] = {"subset": subset, **_seen_before(task, subset, positions, folder.say)} | found
+        results["evaluation"] = {"subset": subset, **_seen_before(task, positions, folder.say)} | found
     if world.is_main:
         plots.plot_training_curves(state.history, folder.path / "curves.png", demo=source.demo)
         folder.image("curves", folder.path / "curves.png", state.epoch)
@@ -64,14 +66,16 @@ def train_run(loaded: Loaded, data: SegmentationData, folder: RunFolder, world: 
     wait_for_all(world)
 
 
-def _seen_before(task: SegmentationTask, subset: str, positions: np.ndarray, say: Callable[[str], None]
-                 ) -> dict[str, Any]:
-    """How many of the evaluated images trained this model, or the one it starts from; says so."""
-    recipe, start = task.recipe, task.recipe.Model.checkpoint
-    seen = say_seen(task.data.images, positions, task.train, weights_of(start) if isinstance(start, str) else None, say)
-    if task.validation is not None and recipe.Global.keep == "best" and subset == recipe.DataLoader.Eval.subset:
-        say(f"!! {subset} 也用来选最好的一轮，这个结果偏乐观；要另外的测试集，请写 DataLoader.Test")
-    return seen
+def _seen_before(task: SegmentationTask, positions: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
+    """How many of the evaluated images trained this model, or the one it starts from, or chose its epoch; says so."""
+    images, start = task.data.images, task.recipe.Model.checkpoint
+    seen = say_seen(images, positions, task.train, weights_of(start) if isinstance(start, str) else None, say)
+    return seen | say_chosen(images, positions, _chosen_on(task), "最好的一轮", say)
+
+
+def _chosen_on(task: SegmentationTask) -> np.ndarray:
+    """The positions on which the best epoch is chosen, if any."""
+    return task.validation if chooses_epoch(task.recipe.Global) else np.zeros(0, np.int64)
 
 
 def _positions(data: SegmentationData, subset: str, *, required: bool) -> np.ndarray:

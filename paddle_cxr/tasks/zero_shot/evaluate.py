@@ -29,7 +29,7 @@ from paddle_cxr.files import write_json, write_text
 from paddle_cxr.recipe import Loaded
 from paddle_cxr.tasks.pretrained import Pretrained, open_pretrained, read_settings, with_input_of
 from paddle_cxr.tasks.zero_shot.prompts import asked_findings, known_as, read_section
-from paddle_cxr.tasks.zero_shot.report import Scored, write_report
+from paddle_cxr.tasks.zero_shot.report import WRITTEN, Scored, write_report
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 from paddle_cxr.tasks.zero_shot.scoring import PromptScorer, score_images
 from paddle_cxr.tasks.zero_shot.seen import averages_of
@@ -58,13 +58,14 @@ def evaluate(loaded: Loaded) -> None:
     validating = None if chosen_on is None else _decode(divided, chosen_on)
     folder = RunFolder(Path(recipe.Global.output_dir) / f"eval_{subset}")
     try:
+        folder.forget(*WRITTEN)
+        write_text(folder.path / "config.yaml", dump(recipe))
         for line in [*pretrained.notices, *_notices(recipe, prompts, scorer)]:
             folder.say(line)
         validation = None if validating is None else _score(recipe, pretrained, scorer, validating, names)
         scored = _score(recipe, pretrained, scorer, data, names)
         found = {"also_trained_on": say_overlap(pretrained.settings.folder, data, folder.say)}
         found |= write_report(recipe, prompts, scored, validation, averages, pretrained, folder)
-        write_text(folder.path / "config.yaml", dump(recipe))
         write_json(folder.path / "metrics.json", _results(pretrained, data, found) | circumstances(recipe.Global.seed))
         folder.say(f"评估结果写在 {folder.path}")
     finally:

@@ -21,14 +21,15 @@ def check_section(section: PromptsSection) -> None:
                         "（中文的有 configs/prompts/generic_zh.yaml）")
 
 
-def read_section(section: PromptsSection, seed: int = 0, findings: Sequence[ClassInfo] | None = None
-                 ) -> tuple[FindingPrompts, ...]:
+def read_section(section: PromptsSection, seed: int = 0, findings: Sequence[ClassInfo] | None = None,
+                 classifying: bool = True) -> tuple[FindingPrompts, ...]:
     """All prompts there are, those of findings that the data set does not speak of included.
 
     Args:
         section: of the recipe.
         seed: of the draw where ``sample`` is set.
         findings: of the data set, for a file whose templates serve any of them; None: not known yet.
+        classifying: whether a finding must have something to be compared with.
 
     Raises:
         UserError: as of :func:`check_section` and :func:`paddle_cxr.evaluation.prompts.read_prompts`.
@@ -36,7 +37,7 @@ def read_section(section: PromptsSection, seed: int = 0, findings: Sequence[Clas
     check_section(section)
     if section.file is None:
         return phantom_prompts(section.language)
-    return read_prompts(section.file, section.sample, seed, findings)
+    return read_prompts(section.file, section.sample, seed, findings, classifying)
 
 
 def known_as(section: PromptsSection) -> str:

@@ -24,6 +24,8 @@ from paddle_cxr.plots.zero_shot import plot_findings_auc, plot_findings_scores
 from paddle_cxr.tasks.pretrained import Pretrained
 from paddle_cxr.tasks.zero_shot.schema import ZeroShotRecipe
 
+WRITTEN = (PER_IMAGE, "roc.png", "auc.png", "scores.png")
+"""The files of a report."""
 OPTIMISTIC = "阈值在测试集上取 F1 最高的（早期论文的做法），偏乐观，只供与那些论文对照"
 
 
