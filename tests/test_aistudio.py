@@ -166,19 +166,48 @@ def test_what_else_is_said_of_a_data_set(found, said):
 # --- links ----------------------------------------------------------------------------------------------------------
 
 def test_outputs_are_linked_into_the_folder_that_is_kept(tmp_path):
-    root, work = tmp_path / "project", tmp_path / "work"
+    root, here = tmp_path / "project", layout.detect(tmp_path)
     (root / "output").mkdir(parents=True)
-    assert [file.name for file in links.link(root, work)] == ["output", "cache"]
+    assert [file.name for file in links.link(root, here)] == ["output", "cache"]
     (root / "output/x").touch()
-    assert (work / "paddle_cxr/output/x").exists()
-    assert links.link(root, work) == []
+    assert (here.work / "paddle_cxr/output/x").exists()
+    assert links.link(root, here) == [] and "不用再链接" in run._linked(root, here)[0]
+
+
+@pytest.mark.parametrize("place", ["work/paddle_cxr", "work/mine", "external-libraries/fork"])
+def test_a_project_in_a_kept_folder_is_not_linked(tmp_path, place):
+    """In the place that the guide recommends, the link's target would be the link itself."""
+    root, here = tmp_path / place, layout.detect(tmp_path)
+    (root / "output").mkdir(parents=True)
+    assert links.link(root, here) == [] and "不用再链接" in run._linked(root, here)[0]
+    assert not (root / "output").is_symlink() and (root / "output").is_dir() and not (root / "cache").is_symlink()
+
+
+def test_a_link_to_itself_is_taken_away(tmp_path):
+    """Earlier versions made it; nothing could be written there, and Python 3.10 cannot even resolve it."""
+    root, here = tmp_path / "work/paddle_cxr", layout.detect(tmp_path)
+    root.mkdir(parents=True)
+    (root / "output").symlink_to(root / "output")
+    assert "output" in "\n".join(run._folders(root, here))
+    assert links.link(root, here) == []
+    (root / "output").mkdir()
+
+
+def test_a_link_whose_target_is_gone_is_mended(tmp_path):
+    root, here = tmp_path / "project", layout.detect(tmp_path)
+    root.mkdir()
+    links.link(root, here)
+    shutil.rmtree(here.work)
+    assert links.link(root, here) == []
+    (root / "output/x").touch()
+    assert (here.work / "paddle_cxr/output/x").exists() and (root / "cache").is_dir()
 
 
 def test_an_output_folder_in_use_is_not_touched(tmp_path):
     root = tmp_path / "project"
     (root / "output/old").mkdir(parents=True)
     with pytest.raises(UserError, match="已经在用"):
-        links.link(root, tmp_path / "work")
+        links.link(root, layout.detect(tmp_path))
     assert (root / "output/old").is_dir()
 
 
