@@ -20,6 +20,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recipes import ROOT
 
@@ -142,6 +143,42 @@ def test_what_is_mounted_is_found(tmp_path):
     assert {name for name, one in found.items() if one.kind} == {"data1/chest3.zip", "data2", "loose.tar.gz"}
     assert "打不开" in found["data4/cut.zip"].note and "自己解压" in found["data4/films.rar"].note
     assert found["data3"].note == "空的"
+
+
+def half_of_a_tar(compression: str) -> bytes:
+    """It opens and tells its first names; what comes of the rest is the reader's own kind of error."""
+    file, film = io.BytesIO(), np.random.default_rng(0).bytes(100_000)
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
+        for name in CLASSES:
+            member = tarfile.TarInfo(name)
+            member.size = len(film)
+            archive.addfile(member, io.BytesIO(film))
+    return file.getvalue()[:len(file.getvalue()) // 2]
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    ("a.tar.xz", lambda: half_of_a_tar("xz") + b"\xff" * 100_000),  # LZMAError
+    ("a.tar.gz", lambda: half_of_a_tar("gz") + b"\xff" * 100_000),  # zlib.error
+    ("a.tar.gz", lambda: half_of_a_tar("gz")),  # EOFError
+    ("a.zip", lambda: changed_zip("胸片".encode(), b"\xff" * 6)),  # UnicodeDecodeError
+    ("a.zip", lambda: changed_zip(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\xff")),  # NotImplementedError
+])
+def test_a_damaged_archive_does_not_hide_the_others(tmp_path, name, damage):
+    (tmp_path / "data/data1").mkdir(parents=True)
+    (tmp_path / "data/data1" / name).write_bytes(damage())
+    zipped(tmp_path / "data/data2/chest3.zip", *CLASSES)
+    damaged, whole = mounted.find([tmp_path / "data"])
+    assert damaged.kind is None and "打不开（" in damaged.note and "打不开（）" not in damaged.note
+    assert whole.kind.source == "ImageFolder"
+
+
+def changed_zip(old: bytes, new: bytes) -> bytes:
+    """A zip with some of its bytes changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("胸片/1.png", b"x")
+    assert old in file.getvalue()
+    return file.getvalue().replace(old, new)
 
 
 def test_the_command_told_is_one_that_runs(tmp_path, monkeypatch):
