@@ -275,6 +275,19 @@ def test_constraints_pin_what_is_there_unless_it_is_too_old(tmp_path):
     assert not re.search(r"^pyyaml==", pins, re.MULTILINE)
 
 
+def test_constraints_are_such_that_pip_can_keep(tmp_path, monkeypatch):
+    """Neither what an interrupted pip has left of another NumPy, nor a version that Debian made up."""
+    for folder, name, version in (("~umpy-1.24.4", "numpy", "1.24.4"), ("~one-1.0", "gone", "1.0"),
+                                  ("distro_info-0.23ubuntu1", "distro-info", "0.23ubuntu1")):
+        info = tmp_path / f"site/{folder}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    here = metadata.version("numpy")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    pins = packages.write_constraints(tmp_path / "c.txt", []).read_text(encoding="utf-8").splitlines()
+    assert [pin for pin in pins if re.match("numpy|gone|distro-info", pin)] == [f"numpy=={here}"]
+
+
 @pytest.mark.parametrize(("builds", "said"), [
     ({}, "没有安装 Paddle"), ({"paddlepaddle-gpu": "2.4.0.post117"}, "2.4.0.post117，本项目要 2.6.2 以上")])
 def test_a_platform_without_a_paddle_to_use(monkeypatch, builds, said):
