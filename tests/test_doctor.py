@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -155,6 +156,7 @@ def test_versions_of_paddle(version, state, said):
     ("ImportError: libcudnn.so.8: cannot open shared object file", "CUDA"),
     ("进程被信号 SIGILL 终止", "AVX"),
     ("ModuleNotFoundError: No module named 'decorator'", "依赖"),
+    ("进程被信号 SIGKILL 终止", "内存"),
     ("SomethingElse: x", "卸载"),
 ])
 def test_a_failed_import_has_a_way_out(failure, said):
@@ -401,6 +403,17 @@ def test_a_check_that_fails_itself_does_not_stop_the_others():
     assert [line.state for line in lines] == [GOOD, NOTE] and "oops" in lines[1].text
 
 
+def test_a_machine_that_can_start_no_other_process_is_told_the_rest(monkeypatch, tmp_path):
+    def none_left(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(probing.subprocess, "Popen", none_left)
+    lines = list(run.examine(tmp_path))
+    paddle = only(line for line in lines if line.check == "Paddle")
+    assert paddle.state == BAD and "Cannot allocate memory" in paddle.text and "内存" in paddle.advice
+    assert lines.index(paddle) < next(number for number, line in enumerate(lines) if line.check.startswith("可选"))
+
+
 def test_a_line_says_its_state_first_and_the_advice_under_it():
     assert str(Line("内存", GOOD, "16 GiB")) == "[好]   内存：16 GiB"
     assert str(Line("内存", NOTE, "2 GiB", "关掉别的程序")) == "[注意] 内存：2 GiB\n       → 关掉别的程序"
@@ -449,6 +462,40 @@ def test_a_python_with_nothing_installed_is_told_what_to_do(tmp_path):
     assert done.returncode == 1 and done.stderr == "" and "Traceback" not in done.stdout
     for said in ("[坏]   必需的包", "[坏]   Paddle：没有安装", '".[cpu]"', "[好]   磁盘"):
         assert said in done.stdout, done.stdout
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path):
+    """GBK, of a Chinese Windows, has Chinese and stays, but not all that is printed."""
+    broken_paddle(tmp_path, "raise ImportError('x')")
+    done = subprocess.run([sys.executable, str(ROOT / "tools/doctor.py"), "--json", "片³.json"], cwd=tmp_path,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "gbk"},
+                          capture_output=True, text=True, encoding="gbk", timeout=240)
+    assert done.returncode == 1 and done.stderr == "" and r"写到 片\xb3.json" in done.stdout
+
+
+def test_names_that_are_not_utf8_are_told_and_written(tmp_path, project_copy):
+    """They came out of an archive packed elsewhere; neither the terminal nor the JSON takes them as they are."""
+    try:
+        os.mkdir(os.fsencode(project_copy / "data") + b"/\xb2\xe2")
+    except OSError:
+        pytest.skip("this file system has only UTF-8 names")
+    broken_paddle(tmp_path, "raise ImportError('x')")
+    done = subprocess.run([sys.executable, str(project_copy / "tools/doctor.py"), "--json", str(tmp_path / "r.json")],
+                          env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"},
+                          capture_output=True, text=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 1 and done.stderr == "" and r"\udcb2\udce2" in done.stdout
+    lines = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["lines"]
+    assert any("\udcb2" in line["text"] for line in lines)
+
+
+@pytest.fixture
+def project_copy(tmp_path) -> Path:
+    """A checkout of one's own, to put something under its ``data/``."""
+    for name in ("paddle_cxr", "tools", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.py", tmp_path / "copy")
+    (tmp_path / "copy/data").mkdir()
+    return tmp_path / "copy"
 
 
 def test_json_where_nothing_can_be_written(tmp_path, tool):
