@@ -295,6 +295,20 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
     assert {line.state for line in lines} == {BAD, NOTE} and len(lines) == 4
 
 
+@pytest.mark.parametrize("name", ["output", "cache"])
+def test_what_stands_where_a_folder_should_be_is_told(tmp_path, name):
+    """Looked past, it would be found out by the first training."""
+    (tmp_path / name).write_text("")
+    line = only(line for line in machine.disks(tmp_path) if str(tmp_path) in line.text)
+    assert line.state == BAD and "是文件" in line.text and line.advice
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    line = only(line for line in machine.disks(tmp_path) if str(tmp_path) in line.text)
+    assert line.state == BAD and f"它指的 {tmp_path / 'gone'} 不在" in line.text and line.advice
+    (tmp_path / "gone").mkdir()
+    assert not [line for line in machine.disks(tmp_path) if str(tmp_path) in line.text]
+
+
 @pytest.mark.parametrize(("gib", "gpu", "state"), [(0.0625, True, NOTE), (0.0625, False, GOOD), (8, True, GOOD)])
 def test_shared_memory(monkeypatch, gib, gpu, state):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: types.SimpleNamespace(total=int(gib * machine.GIB)))
@@ -309,11 +323,32 @@ def test_shared_memory(monkeypatch, gib, gpu, state):
     ("echo 'NVIDIA-SMI has failed'; exit 9", NOTE, "has failed"),
 ])
 def test_memory_of_the_gpu(monkeypatch, tmp_path, says, state, text):
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    nvidia_smi(tmp_path, monkeypatch, says)
     line = only(machine.graphics_memory())
     assert line.state == state and text in line.text
+
+
+def nvidia_smi(folder: Path, monkeypatch, says: str) -> None:
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_a_card_that_is_only_named_counts(monkeypatch, tmp_path):
+    """Windows and WSL2 have no /dev/nvidia0: the doctor told its memory, and then that there is none."""
+    nvidia_smi(tmp_path, monkeypatch, "echo asked >> \"$0.log\"; echo 'RTX 4060, 8188, 7900, 560.94'")
+    assert only(machine.graphics_memory()).state == GOOD and machine.has_gpu()
+    line = paddle_lines(Told(CPU_FACTS))["GPU"]
+    assert line.state == NOTE and "Paddle 是 CPU 版" in line.text
+    assert (tmp_path / "nvidia-smi.log").read_text() == "asked\n"
+
+
+@pytest.mark.parametrize("says", ["echo 'No devices were found'", "echo 'NVIDIA-SMI has failed, so'; exit 9"])
+def test_a_program_that_names_no_card_is_no_card(monkeypatch, tmp_path, says):
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has one")
+    nvidia_smi(tmp_path, monkeypatch, says)
+    assert not machine.has_gpu()
 
 
 # --- packages, font -------------------------------------------------------------------------------------------------
@@ -384,6 +419,11 @@ def test_data_sets_found_and_not(project):
     assert texts[1] == "data/empty：数据文件夹 data/empty 是空的" and found[texts[1]].state == NOTE
     assert "data/absent" in texts[2] and found[texts[2]].state == GOOD and "data/fallback" not in texts[2]
     assert "other.zip" in texts[3] and "root=data/other.zip" in found[texts[3]].advice
+
+
+def test_a_recipe_may_name_the_whole_data_folder(project):
+    (project / "configs/whole.yaml").write_text("Source: {name: ImageFolder, root: data/}\n")
+    assert any("other.zip" in line.text for line in data_sets.check(project))
 
 
 def test_the_recipes_of_the_project_name_data_sets():
