@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
@@ -37,6 +37,7 @@ from paddle_cxr.files import write_text  # noqa: E402
 LESSONS = ROOT / "docs/lessons"
 NOTEBOOKS = ROOT / "notebooks"
 LINES = 30  # of text an output keeps
+CHARACTERS = 1000  # of a line
 IMAGE = 100_000  # bytes
 WIDTHS = 900, 600  # pixels, of a picture that is larger
 CELL_SECONDS = 1200
@@ -76,6 +77,9 @@ PIECES = re.compile(r"""
   | (?:^<!--\ (?P<marker>notebook|excerpt):\ (?P<words>[^\n]+?)\ -->\n)?
     ^(?P<fence>```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$)
 """, re.MULTILINE | re.DOTALL | re.VERBOSE)
+
+# A line of bash: its command, and what follows: a comment, or a quote that is not closed.
+COMMAND = re.compile(r"""((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<=\S)\#|[^'"\\\#\s]|\s+(?=[^\s\#]))*)(.*)""", re.DOTALL)
 
 # Of a package, as Python writes it: the place, and the line of code there.
 WARNING = re.compile(r"^\S*site-packages/\S+: \w*Warning: .*\n(?:  .*\n)?", re.MULTILINE)
@@ -129,22 +133,32 @@ def with_words(body: str, words: str) -> str:
     """The commands of a block, each ``python … tools/….py`` with these words added.
 
     Raises:
-        UserError: a line does more than run one tool, so that it is not clear where the words go.
+        UserError: a line does more than run one tool, or its quotes are not closed, so that it is not clear where the
+            words go; no line runs a tool.
     """
     if not words:
         return body
+    lines = [_with_words(line, words) for line in re.split(r"(?<!\\)\n", body)]
+    if "\n".join(lines) == body:
+        raise UserError(f"课文里的这一块没有 python tools/… 命令，{words} 没有地方加：{body}")
+    return MINI.format(words=words) + "\n".join(lines)
 
-    def add(line: re.Match) -> str:
-        if not re.search(r"\btools/\w+\.py", line[0]):
-            return line[0]
-        tokens = shlex.shlex(line[0].replace("\\\n", " "), posix=True, punctuation_chars=True)
-        tokens.whitespace_split = True
-        if any(set(token) <= set("();<>|&") for token in tokens if token):
-            raise UserError(f"课文里的这一行不止一条命令，不知道把 {words} 加在哪里，请分成几行：{line[0]}")
-        command, comment = re.fullmatch(r"(.*?)(\s+#[^'\"\n]*)?", line[0], re.DOTALL).groups()
-        return f"{command} {words}{comment or ''}"
 
-    return MINI.format(words=words) + re.sub(r"^python (?:[^\n]*\\\n)*[^\n]*$", add, body, flags=re.MULTILINE)
+def _with_words(line: str, words: str) -> str:
+    """One line of a block, with those that continue it; the words go before its comment."""
+    command, comment = COMMAND.fullmatch(line).groups()
+    clear = comment.lstrip()[:1] in ("", "#") and "\n" not in comment
+    if not re.search(r"\bpython3?\b.*\btools/\w+\.py", command if clear else line, re.DOTALL):
+        return line
+    if not clear:
+        raise UserError(f"课文里的这一行引号没有成对，或注释以 \\ 结尾，不知道把 {words} 加在哪里：{line}")
+    tokens = shlex.shlex(command.replace("\\\n", " "), posix=True, punctuation_chars=True)
+    tokens.whitespace_split, tokens.commenters = True, ""
+    several = any(set(token) <= set("();<>|&") for token in tokens if token)
+    if several or not re.match(r"\s*(?:\w+=\S*\s+)*python3?\s", command):
+        raise UserError(f"课文里的这一行不止一条命令，或不以 python 开头，不知道把 {words} 加在哪里，"
+                        f"请分成几行：{line}")
+    return f"{command} {words}{comment}"
 
 
 def relinked(text: str) -> str:
@@ -240,7 +254,7 @@ def execute(one: nbformat.NotebookNode, root: Path) -> None:
     """
     try:
         from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as error:
         raise UserError('运行 notebook 要装 nbclient 和 ipykernel：python -m pip install -e ".[notebooks]"') from error
     (root / "notebooks").mkdir(exist_ok=True)
@@ -248,13 +262,16 @@ def execute(one: nbformat.NotebookNode, root: Path) -> None:
                             resources={"metadata": {"path": str(root / "notebooks")}})
     try:
         client.execute()
-    except (CellExecutionError, CellTimeoutError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"有一格没有运行成功：{_told(one)}\n{type(error).__name__}") from error
 
 
 def _told(one: nbformat.NotebookNode) -> str:
     """The cell that failed and the last lines it said."""
-    cell = [cell for cell in one.cells if cell.metadata.get("execution")][-1]  # nbclient notes when each began
+    begun = [cell for cell in one.cells if cell.metadata.get("execution")]  # nbclient notes when each began
+    if not begun:
+        return "内核（kernel）没有开始运行第一格"
+    cell = begun[-1]
     said = "".join(output.get("text", "") for output in cell.outputs)
     said = said or "".join(output.get("evalue", "") for output in cell.outputs)
     return "\n".join([cell.source, "——", *said.splitlines()[-LINES:]])
@@ -277,14 +294,23 @@ def _light(outputs: list[nbformat.NotebookNode], root: Path) -> list[nbformat.No
         if output.output_type == "stream":
             streams += output.text
             continue
-        picture = output.get("data", {}).get("image/png", "")
-        if len(picture) * 3 // 4 > IMAGE:
-            output.data = _small_picture(picture)
+        if "data" in output:
+            picture = output.data.get("image/png", "")
+            output.data = _small_picture(picture) if len(picture) * 3 // 4 > IMAGE else _light_data(output.data, root)
         output.metadata = {}
         kept.append(output)
     if streams:
         kept.insert(0, nbformat.v4.new_output("stream", name="stdout", text=_shorter(streams, root)))
     return kept
+
+
+def _light_data(data: dict[str, Any], root: Path) -> dict[str, Any]:
+    """A result in its several forms: as text like other output; of the others (HTML, pictures) those that are small."""
+    light = {kind: value if kind.startswith("image/") else _without_places(value, root)
+             for kind, value in data.items() if isinstance(value, str) and len(value) * 3 // 4 <= IMAGE}
+    if "text/plain" in data:
+        light["text/plain"] = _shorter(data["text/plain"], root).rstrip("\n")
+    return light or {"text/plain": "（这个结果大，没有存在 notebook 里；运行这一格就看得到）"}
 
 
 def _small_picture(png: str) -> dict[str, str]:
@@ -300,12 +326,18 @@ def _small_picture(png: str) -> dict[str, str]:
 
 
 def _shorter(text: str, root: Path) -> str:
-    text = WARNING.sub("", text).replace(f"{root}/", "").replace(f"{sys.prefix}/", "")
+    text = _without_places(WARNING.sub("", text), root)
     lines = [line.rpartition("\r")[2].rstrip() for line in text.rstrip("\n").split("\n")]
+    lines = [line if len(line) <= CHARACTERS else f"{line[:CHARACTERS]}…" for line in lines]
     if len(lines) > LINES:
         first, last = LINES // 3, LINES - LINES // 3 - 1
         lines = [*lines[:first], f"…（略去 {len(lines) - first - last} 行）…", *lines[-last:]]
     return "\n".join(lines) + "\n"
+
+
+def _without_places(text: str, root: Path) -> str:
+    text = text.replace(f"{root}/", "").replace(f"{sys.prefix}/", "")
+    return re.sub(rf"{re.escape(str(root))}(?!\w)", ".", text)
 
 
 def write(one: nbformat.NotebookNode, name: str) -> Path:

@@ -20,6 +20,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recipes import ROOT
 
@@ -144,6 +145,42 @@ def test_what_is_mounted_is_found(tmp_path):
     assert found["data3"].note == "空的"
 
 
+def half_of_a_tar(compression: str) -> bytes:
+    """It opens and tells its first names; what comes of the rest is the reader's own kind of error."""
+    file, film = io.BytesIO(), np.random.default_rng(0).bytes(100_000)
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
+        for name in CLASSES:
+            member = tarfile.TarInfo(name)
+            member.size = len(film)
+            archive.addfile(member, io.BytesIO(film))
+    return file.getvalue()[:len(file.getvalue()) // 2]
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    ("a.tar.xz", lambda: half_of_a_tar("xz") + b"\xff" * 100_000),  # LZMAError
+    ("a.tar.gz", lambda: half_of_a_tar("gz") + b"\xff" * 100_000),  # zlib.error
+    ("a.tar.gz", lambda: half_of_a_tar("gz")),  # EOFError
+    ("a.zip", lambda: changed_zip("胸片".encode(), b"\xff" * 6)),  # UnicodeDecodeError
+    ("a.zip", lambda: changed_zip(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\xff")),  # NotImplementedError
+])
+def test_a_damaged_archive_does_not_hide_the_others(tmp_path, name, damage):
+    (tmp_path / "data/data1").mkdir(parents=True)
+    (tmp_path / "data/data1" / name).write_bytes(damage())
+    zipped(tmp_path / "data/data2/chest3.zip", *CLASSES)
+    damaged, whole = mounted.find([tmp_path / "data"])
+    assert damaged.kind is None and "打不开（" in damaged.note and "打不开（）" not in damaged.note
+    assert whole.kind.source == "ImageFolder"
+
+
+def changed_zip(old: bytes, new: bytes) -> bytes:
+    """A zip with some of its bytes changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("胸片/1.png", b"x")
+    assert old in file.getvalue()
+    return file.getvalue().replace(old, new)
+
+
 def test_the_command_told_is_one_that_runs(tmp_path, monkeypatch):
     file = zipped(tmp_path / "data/data1/my films.zip", *CLASSES)
     (found,) = mounted.find([tmp_path / "data"])
@@ -166,19 +203,48 @@ def test_what_else_is_said_of_a_data_set(found, said):
 # --- links ----------------------------------------------------------------------------------------------------------
 
 def test_outputs_are_linked_into_the_folder_that_is_kept(tmp_path):
-    root, work = tmp_path / "project", tmp_path / "work"
+    root, here = tmp_path / "project", layout.detect(tmp_path)
     (root / "output").mkdir(parents=True)
-    assert [file.name for file in links.link(root, work)] == ["output", "cache"]
+    assert [file.name for file in links.link(root, here)] == ["output", "cache"]
     (root / "output/x").touch()
-    assert (work / "paddle_cxr/output/x").exists()
-    assert links.link(root, work) == []
+    assert (here.work / "paddle_cxr/output/x").exists()
+    assert links.link(root, here) == [] and "不用再链接" in run._linked(root, here)[0]
+
+
+@pytest.mark.parametrize("place", ["work/paddle_cxr", "work/mine", "external-libraries/fork"])
+def test_a_project_in_a_kept_folder_is_not_linked(tmp_path, place):
+    """In the place that the guide recommends, the link's target would be the link itself."""
+    root, here = tmp_path / place, layout.detect(tmp_path)
+    (root / "output").mkdir(parents=True)
+    assert links.link(root, here) == [] and "不用再链接" in run._linked(root, here)[0]
+    assert not (root / "output").is_symlink() and (root / "output").is_dir() and not (root / "cache").is_symlink()
+
+
+def test_a_link_to_itself_is_taken_away(tmp_path):
+    """Earlier versions made it; nothing could be written there, and Python 3.10 cannot even resolve it."""
+    root, here = tmp_path / "work/paddle_cxr", layout.detect(tmp_path)
+    root.mkdir(parents=True)
+    (root / "output").symlink_to(root / "output")
+    assert "output" in "\n".join(run._folders(root, here))
+    assert links.link(root, here) == []
+    (root / "output").mkdir()
+
+
+def test_a_link_whose_target_is_gone_is_mended(tmp_path):
+    root, here = tmp_path / "project", layout.detect(tmp_path)
+    root.mkdir()
+    links.link(root, here)
+    shutil.rmtree(here.work)
+    assert links.link(root, here) == []
+    (root / "output/x").touch()
+    assert (here.work / "paddle_cxr/output/x").exists() and (root / "cache").is_dir()
 
 
 def test_an_output_folder_in_use_is_not_touched(tmp_path):
     root = tmp_path / "project"
     (root / "output/old").mkdir(parents=True)
     with pytest.raises(UserError, match="已经在用"):
-        links.link(root, tmp_path / "work")
+        links.link(root, layout.detect(tmp_path))
     assert (root / "output/old").is_dir()
 
 
@@ -207,6 +273,19 @@ def test_constraints_pin_what_is_there_unless_it_is_too_old(tmp_path):
     pins = packages.write_constraints(tmp_path / "c.txt", ["pyyaml>=99", "numpy>=99"]).read_text(encoding="utf-8")
     assert f"pillow=={metadata.version('pillow')}\n" in pins and f"numpy=={metadata.version('numpy')}\n" in pins
     assert not re.search(r"^pyyaml==", pins, re.MULTILINE)
+
+
+def test_constraints_are_such_that_pip_can_keep(tmp_path, monkeypatch):
+    """Neither what an interrupted pip has left of another NumPy, nor a version that Debian made up."""
+    for folder, name, version in (("~umpy-1.24.4", "numpy", "1.24.4"), ("~one-1.0", "gone", "1.0"),
+                                  ("distro_info-0.23ubuntu1", "distro-info", "0.23ubuntu1")):
+        info = tmp_path / f"site/{folder}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    here = metadata.version("numpy")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    pins = packages.write_constraints(tmp_path / "c.txt", []).read_text(encoding="utf-8").splitlines()
+    assert [pin for pin in pins if re.match("numpy|gone|distro-info", pin)] == [f"numpy=={here}"]
 
 
 @pytest.mark.parametrize(("builds", "said"), [

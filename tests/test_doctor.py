@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -155,6 +156,7 @@ def test_versions_of_paddle(version, state, said):
     ("ImportError: libcudnn.so.8: cannot open shared object file", "CUDA"),
     ("进程被信号 SIGILL 终止", "AVX"),
     ("ModuleNotFoundError: No module named 'decorator'", "依赖"),
+    ("进程被信号 SIGKILL 终止", "内存"),
     ("SomethingElse: x", "卸载"),
 ])
 def test_a_failed_import_has_a_way_out(failure, said):
@@ -293,6 +295,20 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
     assert {line.state for line in lines} == {BAD, NOTE} and len(lines) == 4
 
 
+@pytest.mark.parametrize("name", ["output", "cache"])
+def test_what_stands_where_a_folder_should_be_is_told(tmp_path, name):
+    """Looked past, it would be found out by the first training."""
+    (tmp_path / name).write_text("")
+    line = only(line for line in machine.disks(tmp_path) if str(tmp_path) in line.text)
+    assert line.state == BAD and "是文件" in line.text and line.advice
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    line = only(line for line in machine.disks(tmp_path) if str(tmp_path) in line.text)
+    assert line.state == BAD and f"它指的 {tmp_path / 'gone'} 不在" in line.text and line.advice
+    (tmp_path / "gone").mkdir()
+    assert not [line for line in machine.disks(tmp_path) if str(tmp_path) in line.text]
+
+
 @pytest.mark.parametrize(("gib", "gpu", "state"), [(0.0625, True, NOTE), (0.0625, False, GOOD), (8, True, GOOD)])
 def test_shared_memory(monkeypatch, gib, gpu, state):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: types.SimpleNamespace(total=int(gib * machine.GIB)))
@@ -307,11 +323,32 @@ def test_shared_memory(monkeypatch, gib, gpu, state):
     ("echo 'NVIDIA-SMI has failed'; exit 9", NOTE, "has failed"),
 ])
 def test_memory_of_the_gpu(monkeypatch, tmp_path, says, state, text):
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    nvidia_smi(tmp_path, monkeypatch, says)
     line = only(machine.graphics_memory())
     assert line.state == state and text in line.text
+
+
+def nvidia_smi(folder: Path, monkeypatch, says: str) -> None:
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_a_card_that_is_only_named_counts(monkeypatch, tmp_path):
+    """Windows and WSL2 have no /dev/nvidia0: the doctor told its memory, and then that there is none."""
+    nvidia_smi(tmp_path, monkeypatch, "echo asked >> \"$0.log\"; echo 'RTX 4060, 8188, 7900, 560.94'")
+    assert only(machine.graphics_memory()).state == GOOD and machine.has_gpu()
+    line = paddle_lines(Told(CPU_FACTS))["GPU"]
+    assert line.state == NOTE and "Paddle 是 CPU 版" in line.text
+    assert (tmp_path / "nvidia-smi.log").read_text() == "asked\n"
+
+
+@pytest.mark.parametrize("says", ["echo 'No devices were found'", "echo 'NVIDIA-SMI has failed, so'; exit 9"])
+def test_a_program_that_names_no_card_is_no_card(monkeypatch, tmp_path, says):
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has one")
+    nvidia_smi(tmp_path, monkeypatch, says)
+    assert not machine.has_gpu()
 
 
 # --- packages, font -------------------------------------------------------------------------------------------------
@@ -384,6 +421,11 @@ def test_data_sets_found_and_not(project):
     assert "other.zip" in texts[3] and "root=data/other.zip" in found[texts[3]].advice
 
 
+def test_a_recipe_may_name_the_whole_data_folder(project):
+    (project / "configs/whole.yaml").write_text("Source: {name: ImageFolder, root: data/}\n")
+    assert any("other.zip" in line.text for line in data_sets.check(project))
+
+
 def test_the_recipes_of_the_project_name_data_sets():
     places = data_sets.named_by_recipes(ROOT / "configs")
     assert {"data/chest3", "data/CheXpert-v1.0-small", "data/mimic-cxr-jpg"} <= set(places)
@@ -399,6 +441,17 @@ def test_a_check_that_fails_itself_does_not_stop_the_others():
 
     lines = list(run._guarded("x", bad))
     assert [line.state for line in lines] == [GOOD, NOTE] and "oops" in lines[1].text
+
+
+def test_a_machine_that_can_start_no_other_process_is_told_the_rest(monkeypatch, tmp_path):
+    def none_left(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(probing.subprocess, "Popen", none_left)
+    lines = list(run.examine(tmp_path))
+    paddle = only(line for line in lines if line.check == "Paddle")
+    assert paddle.state == BAD and "Cannot allocate memory" in paddle.text and "内存" in paddle.advice
+    assert lines.index(paddle) < next(number for number, line in enumerate(lines) if line.check.startswith("可选"))
 
 
 def test_a_line_says_its_state_first_and_the_advice_under_it():
@@ -449,6 +502,40 @@ def test_a_python_with_nothing_installed_is_told_what_to_do(tmp_path):
     assert done.returncode == 1 and done.stderr == "" and "Traceback" not in done.stdout
     for said in ("[坏]   必需的包", "[坏]   Paddle：没有安装", '".[cpu]"', "[好]   磁盘"):
         assert said in done.stdout, done.stdout
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path):
+    """GBK, of a Chinese Windows, has Chinese and stays, but not all that is printed."""
+    broken_paddle(tmp_path, "raise ImportError('x')")
+    done = subprocess.run([sys.executable, str(ROOT / "tools/doctor.py"), "--json", "片³.json"], cwd=tmp_path,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "gbk"},
+                          capture_output=True, text=True, encoding="gbk", timeout=240)
+    assert done.returncode == 1 and done.stderr == "" and r"写到 片\xb3.json" in done.stdout
+
+
+def test_names_that_are_not_utf8_are_told_and_written(tmp_path, project_copy):
+    """They came out of an archive packed elsewhere; neither the terminal nor the JSON takes them as they are."""
+    try:
+        os.mkdir(os.fsencode(project_copy / "data") + b"/\xb2\xe2")
+    except OSError:
+        pytest.skip("this file system has only UTF-8 names")
+    broken_paddle(tmp_path, "raise ImportError('x')")
+    done = subprocess.run([sys.executable, str(project_copy / "tools/doctor.py"), "--json", str(tmp_path / "r.json")],
+                          env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"},
+                          capture_output=True, text=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 1 and done.stderr == "" and r"\udcb2\udce2" in done.stdout
+    lines = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["lines"]
+    assert any("\udcb2" in line["text"] for line in lines)
+
+
+@pytest.fixture
+def project_copy(tmp_path) -> Path:
+    """A checkout of one's own, to put something under its ``data/``."""
+    for name in ("paddle_cxr", "tools", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.py", tmp_path / "copy")
+    (tmp_path / "copy/data").mkdir()
+    return tmp_path / "copy"
 
 
 def test_json_where_nothing_can_be_written(tmp_path, tool):

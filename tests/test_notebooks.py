@@ -128,6 +128,29 @@ def test_words_are_added_to_tools_alone() -> None:
         "python -m pytest tests", "cat output/history.csv | head -1"]
 
 
+@pytest.mark.parametrize(("line", "with_them"), [
+    ("python tools/train.py -c a.yaml  # it's small", "python tools/train.py -c a.yaml -o x=1  # it's small"),
+    ("python tools/train.py -c 'a #1.yaml'#2", "python tools/train.py -c 'a #1.yaml'#2 -o x=1"),
+    ("OMP_NUM_THREADS=1 A=b python tools/train.py", "OMP_NUM_THREADS=1 A=b python tools/train.py -o x=1"),
+    ("for s in 1 2; do\n  python tools/train.py \\\n    -o s=$s  # \"a\"\ndone",
+     "for s in 1 2; do\n  python tools/train.py \\\n    -o s=$s -o x=1  # \"a\"\ndone"),
+    ("# python tools/eval.py: it's later\npython tools/train.py",
+     "# python tools/eval.py: it's later\npython tools/train.py -o x=1"),
+])
+def test_words_stand_where_the_command_ends(line: str, with_them: str) -> None:
+    assert make.with_words(line, "-o x=1").partition("\n")[2] == with_them
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ("python tools/train.py -c 'a.yaml", "引号没有成对"), ("python tools/train.py # a \\\nls", "注释以"),
+    ("time python tools/train.py -c a.yaml", "不以 python 开头"),
+    ("ls output\ncat tools/train.py", "没有 python tools/")])
+def test_words_that_have_no_place_are_refused(body: str, said: str) -> None:
+    """Left out in silence, the cell would say that it is small and run for hours."""
+    with pytest.raises(UserError, match=said):
+        make.with_words(body, "-o x=1")
+
+
 def test_the_same_lesson_gives_the_same_bytes(tmp_path: Path) -> None:
     lesson = tmp_path / "00-any.md"
     lesson.write_text(LESSON.replace("```python\nprint(1)\n```", "```python\nprint(1)\n```\n\n" * 2), encoding="utf-8")
@@ -172,6 +195,20 @@ def test_outputs_are_light(tmp_path: Path) -> None:
     assert shown.width in make.WIDTHS and len(smooth.data["image/jpeg"]) * 3 // 4 <= make.IMAGE
     assert list(noisy.data) == ["text/plain"]
     assert bash.outputs[0].text == "!! notice bin/python\n"
+
+
+def test_results_are_light_and_name_no_place_of_this_computer(tmp_path: Path) -> None:
+    one = make.new_notebook(cells=[make.new_code_cell("x")])
+    table = {"text/html": f"<td>{tmp_path}/a.png</td>", "text/plain": f"{tmp_path}/a.png\n" + "row\n" * 100}
+    one.cells[0].outputs = [nbformat.v4.new_output("execute_result", data) for data in (
+        table, {"text/html": "x" * 1_000_000, "text/plain": f"PosixPath('{tmp_path}')"}, {"text/html": "x" * 1_000_000},
+        {"text/plain": "1, " * 100_000})]
+    make.lighten(one, tmp_path)
+    small, path, large, long = (output.data for output in one.cells[0].outputs)
+    assert small["text/html"] == "<td>a.png</td>" and small["text/plain"].startswith("a.png\nrow")
+    assert len(small["text/plain"].splitlines()) == make.LINES and "略去" in small["text/plain"]
+    assert path == {"text/plain": "PosixPath('.')"} and "没有存在 notebook 里" in large["text/plain"]
+    assert list(large) == ["text/plain"] and len(long["text/plain"]) <= make.CHARACTERS + 1
 
 
 def picture(levels: np.ndarray | int, noise: int) -> nbformat.NotebookNode:
@@ -271,6 +308,19 @@ def test_cells_of_commands_use_this_python_and_stop_at_a_failure(body: str, work
     else:
         with pytest.raises(UserError, match="没有运行成功"):
             make.execute(one, tmp_path)
+
+
+def test_a_kernel_that_ends_at_once_is_told(tmp_path: Path, jupyter: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any cell: the notebook has none to blame."""
+    from nbclient.client import NotebookClient
+    from nbclient.exceptions import DeadKernelError
+
+    def dies(*_: object, **__: object) -> None:
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(NotebookClient, "execute", dies)
+    with pytest.raises(UserError, match="内核.*没有开始"):
+        make.execute(make.new_notebook(cells=[make.new_markdown_cell("x"), make.new_code_cell("1")]), tmp_path)
 
 
 def processor_seconds() -> float:

@@ -347,6 +347,13 @@ def test_help_is_quick_and_needs_no_paddle(tmp_path):
         assert done.returncode == 0 and "-o" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "tools").glob("*.py")))
+def test_redirected_output_holds_chinese_whatever_the_system(name):
+    """On an English Windows a file or a pipe has cp1252, in which nothing of this could be printed."""
+    done = run(name, "-h", cwd=ROOT, encoding="utf-8", env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and "出错时显示完整的调用栈" in done.stdout, done.stderr
+
+
 def test_images_of_every_kind_are_predicted(trained, tmp_path):
     grey = np.asarray(Image.open(trained / "chest3/COVID/00.jpg"))
     films = tmp_path / "films"

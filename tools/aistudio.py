@@ -21,6 +21,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    cli.take_any_text()  # -h prints before cli.run does
     parser = argparse.ArgumentParser(description="用平台自带的飞桨，把缺的包装到会保留的文件夹，列出挂载的数据集；"
                                                  "不重装 Paddle 和 NumPy。重启环境后可以再运行")
     parser.add_argument("--link", action="store_true", help="把 output/ 和 cache/ 链接到会保留的 work/ 下")

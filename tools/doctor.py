@@ -20,6 +20,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    cli.take_any_text()  # -h prints before cli.run does
     parser = argparse.ArgumentParser(description="检查 Python、Paddle、处理器、内存、磁盘、字体、包和数据集，每行说"
                                                  "“好”、“注意”或“坏”和怎么办；不安装、不下载、不改动任何东西")
     parser.add_argument("--json", metavar="文件", help="同样的内容另存为 JSON，求助时可以附上")

@@ -44,7 +44,7 @@ class Layout:
 
     def keeps(self, path: Path) -> str:
         """KEPT, UNSURE or LOST: what becomes of a folder at the next start."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # unlike resolve(), it takes a link that leads nowhere, too
         if any(path.is_relative_to(folder.resolve()) for folder in (self.work, self.libraries)):
             return KEPT
         inside = path.is_relative_to(self.home.resolve())

@@ -90,8 +90,8 @@ def _file(file: Path) -> Iterator[Mounted]:
     elif is_archive(file):
         try:
             yield Mounted(file, known(_names_packed(file)))
-        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-            yield Mounted(file, None, f"打不开（{error}），上传可能不完整")
+        except Exception as error:  # of a damaged one the readers raise nearly anything; the others are still told
+            yield Mounted(file, None, f"打不开（{str(error) or type(error).__name__}），上传可能不完整")
 
 
 def _names_packed(file: Path) -> Iterator[str]:

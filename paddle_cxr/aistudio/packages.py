@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
-from paddle_cxr.doctor.requirements import declared, installed_version, parsed, same_name, unmet
+from paddle_cxr.doctor.requirements import declared, installed_version, is_version, parsed, same_name, unmet
 from paddle_cxr.errors import UserError, did_you_mean
 from paddle_cxr.files import write_text
 
@@ -54,14 +54,15 @@ def missing(lines: Sequence[str]) -> list[str]:
 
 
 def write_constraints(file: Path, lines: Sequence[str]) -> Path:
-    """Pin every package there is to its version, except those that are too old for the project."""
+    """Pin every package there is to its version, except those that are too old for the project.
+
+    An interrupted pip leaves ``~umpy-1.24.4.dist-info`` beside NumPy's own: looked up by name, only the one that is
+    imported is found.  A version that pip cannot read would end it, and gets no pin.
+    """
     too_old = {same_name(one.name) for one in unmet(lines)}
-    pins = {}
-    for one in metadata.distributions():
-        name = same_name(one.metadata["Name"] or "")
-        if name and (name not in too_old or is_protected(name)):
-            pins.setdefault(name, one.version)  # the first is the one that is imported
-    text = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+    names = {same_name(one.metadata["Name"] or "") for one in metadata.distributions()} - {""}
+    pins = {name: installed_version(name) for name in names if name not in too_old or is_protected(name)}
+    text = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()) if is_version(version))
     return write_text(file, "# 平台已装的版本：自己 pip install 时加 -c 这个文件，就不会动它们\n" + text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from importlib import invalidate_caches
@@ -27,8 +28,7 @@ def prepare(arguments: argparse.Namespace, root: Path = ROOT) -> None:
     print(*paddle_there.describe(), sep="\n")
     print(*_folders(root, layout), sep="\n")
     if arguments.link:
-        for one in links.link(root, layout.work):
-            print(f"  {one} → {one.resolve()}")
+        print(*_linked(root, layout), sep="\n")
     _packages(arguments.extras, layout)
     file = startup.write(_libraries(layout), root, layout.work / "paddle_cxr" / "downloads")
     startup.check(root, before)
@@ -43,13 +43,19 @@ def _libraries(layout: Layout) -> Path:
 
 
 def _folders(root: Path, layout: Layout) -> list[str]:
-    output = (root / "output").resolve()
+    output = Path(os.path.realpath(root / "output"))
     lines = [f"项目：{root}（{layout.keeps(root)}）", f"结果 output/：{output}（{layout.keeps(output)}）"]
     if layout.keeps(root) == LOST:
         lines.append(f"!! 重启后项目就没有了：请把它移到 {layout.work} 下再运行一次")
     elif layout.keeps(output) != KEPT:
         lines.append(f"   要确定保留：加 --link，把 output/ 和 cache/ 链接到 {layout.work}")
     return lines
+
+
+def _linked(root: Path, layout: Layout) -> list[str]:
+    made = links.link(root, layout)
+    return [f"  {one} → {one.resolve()}" for one in made] or [
+        f"  --link：{'、'.join(f'{name}/' for name in links.NAMES)} 已经在会保留的文件夹里，不用再链接"]
 
 
 def _packages(extras: list[str], layout: Layout) -> None:

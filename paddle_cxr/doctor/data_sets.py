@@ -99,7 +99,7 @@ def _others(root: Path, places: Mapping[str, Place]) -> Iterator[Line]:
     folder = root / "data"
     if not folder.is_dir():
         return
-    named = {Path(name).parts[1] for name in places if name.startswith("data/")}
+    named = {part for name in places if name.startswith("data/") for part in Path(name).parts[1:2]}
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in named
                     and entry.name not in ("README.md", "prepared") and not entry.name.startswith("."))
     if others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -17,8 +18,9 @@ _OURS = "PADDLE_CXR_ENV"
 
 
 def has_gpu() -> bool:
-    """Whether the NVIDIA driver shows a card to this container."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/proc/driver/nvidia/gpus").is_dir()
+    """Whether the NVIDIA driver shows a card to this container, or ``nvidia-smi`` names one (Windows, WSL2)."""
+    return (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/proc/driver/nvidia/gpus").is_dir()
+            or any("," in row for row in _cards_named()))
 
 
 def cores() -> Line:
@@ -104,21 +106,28 @@ def disks(root: Path) -> Iterator[Line]:
     """Room and permission where outputs, decoded images and downloads go; a disk is told once."""
     places = {"输出 output/": root / "output", "缓存 cache/": root / "cache", "数据 data/": root / "data",
               "下载的权重": cache_folder()}
+    there = {name: _nearest(path) for name, path in places.items()}
+    folders = {name: path for name, path in there.items() if path.is_dir()}
     by_disk: dict[int, list[str]] = {}
-    nearest = {name: _nearest(path) for name, path in places.items()}
-    for name, folder in nearest.items():
+    for name, folder in folders.items():
         by_disk.setdefault(folder.stat().st_dev, []).append(name)
     for names in by_disk.values():
-        yield _disk(names, nearest[names[0]])
-    for name, folder in nearest.items():
-        if not os.access(folder, os.W_OK):
-            yield Line("磁盘", NOTE if name.startswith("数据") else BAD, f"{name}：{folder} 不能写",
+        yield _disk(names, folders[names[0]])
+    for name, path in there.items():
+        state = NOTE if name.startswith("数据") else BAD
+        if name not in folders and path.exists():
+            yield Line("磁盘", state, f"{name}：{path} 是文件，不是文件夹", "把它移到别处，文件夹程序会自己建")
+        elif name not in folders:
+            yield Line("磁盘", state, f"{name}：{path} 是链接，它指的 {os.readlink(path)} 不在",
+                       "建好那个文件夹（或挂上那块盘），或删去这个链接")
+        elif not os.access(path, os.W_OK):
+            yield Line("磁盘", state, f"{name}：{path} 不能写",
                        "把项目放到可写的文件夹；下载目录可用环境变量 PADDLE_CXR_CACHE 另指")
 
 
 def _nearest(path: Path) -> Path:
-    """The folder itself, or the nearest above it that is there."""
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    """What is there under this name, or the nearest above it that is there; it need not be a folder."""
+    return next(one for one in (path, *path.parents) if os.path.lexists(one))
 
 
 def _disk(names: Iterable[str], folder: Path) -> Line:
@@ -147,20 +156,35 @@ def shared_memory() -> Iterator[Line]:
 
 def graphics_memory() -> Iterator[Line]:
     """What other programs have left of each card, as ``nvidia-smi`` says it."""
-    if not shutil.which("nvidia-smi"):
+    program = shutil.which("nvidia-smi")
+    if not program:
         return
-    try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version",
-                               "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
+    done = _nvidia_smi(program)
+    if done is None:
         yield Line("显存", NOTE, "nvidia-smi 没有回答", "驱动可能有问题：在终端里运行 nvidia-smi 看它说什么")
         return
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip().splitlines()
         yield Line("显存", NOTE, f"nvidia-smi 失败（{said[0] if said else done.returncode}）", "先修好驱动，或用 CPU")
         return
-    for number, row in enumerate(done.stdout.strip().splitlines()):
+    for number, row in enumerate(_cards_named()):
         yield _card(number, [cell.strip() for cell in row.split(",")])
+
+
+@functools.cache  # asked several times; where the driver is stuck each time would take five seconds
+def _nvidia_smi(program: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run([program, "--query-gpu=name,memory.total,memory.free,driver_version",
+                               "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _cards_named() -> list[str]:
+    """One row of comma-separated values for each card."""
+    program = shutil.which("nvidia-smi")
+    done = _nvidia_smi(program) if program else None
+    return done.stdout.strip().splitlines() if done is not None and done.returncode == 0 else []
 
 
 def _card(number: int, cells: list[str]) -> Line:

@@ -20,6 +20,8 @@ REINSTALL = "请把 paddlepaddle 和 paddlepaddle-gpu 都卸载，再只装其�
 # What a failed import says → what to do about it.  The first that fits.
 _HINTS = (
     (r"No module named 'paddle'", INSTALL),
+    (r"Cannot allocate memory|Resource temporarily unavailable|MemoryError|WinError 1455|SIGKILL",
+     "内存或进程数不够：关掉别的程序（notebook 的内核也算）再运行一次，或换内存大的环境"),
     (r"_ARRAY_API|numpy\.core\.multiarray|numpy\.dtype size changed|compiled using NumPy 1",
      'NumPy 太新，请运行 python -m pip install "numpy>=1.26,<2"，或换 Paddle 3'),
     (r"GLIBC|libgomp|libstdc\+\+", "系统库太旧或缺少，请换较新的系统镜像，或安装 libgomp1"),

@@ -37,11 +37,14 @@ class Told:
 
 
 def ask(timeout: float, *arguments: str) -> Told:
-    """Run a probe for at most ``timeout`` seconds."""
+    """Run a probe for at most ``timeout`` seconds; one that does not even start has failed, too."""
     begin = time.monotonic()
-    with subprocess.Popen([sys.executable, "-c", _START, *arguments], stdin=subprocess.DEVNULL, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace",
-                          encoding="utf-8") as process:
+    try:
+        process = subprocess.Popen([sys.executable, "-c", _START, *arguments], stdin=subprocess.DEVNULL, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace", encoding="utf-8")
+    except OSError as error:  # no memory for another process
+        return Told(failure=f"{type(error).__name__}: {error}", seconds=time.monotonic() - begin)
+    with process:
         try:
             out, error = process.communicate(timeout=timeout)
             late = False

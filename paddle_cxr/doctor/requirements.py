@@ -103,6 +103,19 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+def is_version(text: str | None) -> bool:
+    """Whether pip can read a version; Debian's ``0.23ubuntu1`` is none to it."""
+    try:
+        from packaging.version import Version
+    except ImportError:
+        from pip._vendor.packaging.version import Version
+    try:
+        Version(text or "")
+    except ValueError:
+        return False
+    return True
+
+
 def problem_with(line: str | Requirement, extra: str = "") -> Unmet | None:
     """Why a requirement is not met, or None: it is, or it is not asked for on this Python and system."""
     requirement = parsed(line) if isinstance(line, str) else line

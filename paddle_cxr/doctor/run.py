@@ -29,10 +29,14 @@ def examine(root: Path = ROOT, seconds: float = SECONDS) -> Iterator[Line]:
     yield from _guarded("磁盘", lambda: machine.disks(root))
     yield from _guarded("中文字体", lambda: [font.check()])
     later = [*_guarded("可选的包", packages.optional), *_guarded("数据集", lambda: data_sets.check(root))]
+    yield from _guarded("Paddle", lambda: _asked_of_paddle(end))
+    yield from later
+
+
+def _asked_of_paddle(end: float) -> Iterator[Line]:
     told = probing.ask(max(5.0, end - time.monotonic()))
     yield from _guarded("Paddle", lambda: paddle_build.check(told))
     yield from _guarded("速度", lambda: speed.check(told, lambda variable: _without(variable, told, end)))
-    yield from later
 
 
 def _without(variable: str, told: probing.Told, end: float) -> probing.Told | None:
