@@ -98,6 +98,10 @@ class Source:
         """The image's path as a person would look for it (used in messages and error lists)."""
         return str(self.root / self.records[index].path)
 
+    def own_path(self, index: int) -> str:
+        """The record's path in the data set it comes from, whatever a mixture of data sets calls it."""
+        return self.records[index].path
+
     def counts(self) -> dict[str, int]:
         """Number of images per class name, in class order, zeros included."""
         number = Counter(record.label for record in self.records)

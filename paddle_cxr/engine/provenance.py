@@ -20,7 +20,8 @@ def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) ->
     classes = [info.name for info in data.classes]  # pairs have none
     records = [data.source.records[position] for position in positions]
     write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id"], (
-        [record.path, _size(data, position), classes[record.label] if classes else "", record.patient_id or ""]
+        [data.source.own_path(int(position)), _size(data, position), classes[record.label] if classes else "",
+         record.patient_id or ""]
         for position, record in zip(positions, records, strict=True)))
 
 
@@ -37,8 +38,9 @@ def trained_on(weights: Path, data: LabelledData) -> int | None:
         rows = list(csv.DictReader(lines))
     files = {(row["file"], row["bytes"]) for row in rows}
     patients = {row["patient_id"] for row in rows} - {""}
-    return sum((record.path, str(_size(data, i))) in files or record.patient_id in patients
-               for i, record in enumerate(data.source.records))
+    # By its own path, so that what was learned in a mixture is found elsewhere; by the mixture's, as once recorded.
+    return sum(any((path, str(_size(data, i))) in files for path in {data.source.own_path(i), record.path})
+               or record.patient_id in patients for i, record in enumerate(data.source.records))
 
 
 def say_overlap(weights: Path, data: LabelledData, say: Callable[[str], None]) -> int | None:

@@ -1,0 +1,66 @@
+"""What a run was trained on is written beside its weights and found again by a later evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from paddle_cxr.data.labelled import LabelledData, part_of
+from paddle_cxr.data.records import Source
+from paddle_cxr.engine.provenance import say_overlap, write_trained_on
+from paddle_cxr.registry import build
+
+
+def data_of(source: Source) -> LabelledData:
+    """A source as if it had been decoded: provenance looks at records and files only."""
+    count = len(source.records)
+    return LabelledData(source, None, np.zeros((count, 1, 1), np.uint8), np.zeros(count, np.int64), ["test"] * count)
+
+
+def pairs(folder: Path, patients: list[str] | None = None, images: int = 4) -> dict[str, str]:
+    """The component of a list of pairs, of which no two images have the same size in bytes."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(images):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8 + number), np.uint8)).save(
+            folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "impression": f"Report {number}.", "labels": {"odd": number % 2},
+                     **({"patient_id": patients[number]} if patients else {})})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"name": "PairsFile", "file": str(folder / "pairs.jsonl")}
+
+
+def findings(folder: Path) -> LabelledData:
+    """The images of :func:`pairs` as another task would read them."""
+    return data_of(build("findings", {"name": "FindingsFile", "root": str(folder), "file": "pairs.jsonl",
+                                      "columns": {"path": "image"}}, "Source"))
+
+
+def overlap(weights: Path, data: LabelledData) -> tuple[int | None, str]:
+    """Images that were trained on, and what is said of them."""
+    said: list[str] = []
+    return say_overlap(weights, data, said.append), "\n".join(said)
+
+
+def test_images_learned_in_a_mixture_are_found_elsewhere(tmp_path):
+    """They have no patients here: only the file itself can tell, which a mixture calls by another name."""
+    real = pairs(tmp_path / "real")
+    inner = {"name": "MixedPairs", "parts": {"inner": {"source": real}}}
+    mixed = data_of(build("pairs", {"name": "FlawedPairs", "source": {"name": "MixedPairs", "parts": {
+        "real": {"source": inner}, "other": {"source": {"name": "PhantomPairs", "count": 4, "size": 32}}}}}, "Data"))
+    assert len({record.id for record in mixed.source.records}) == len({r.path for r in mixed.source.records}) == 8
+    weights = tmp_path / "run/model"
+    weights.mkdir(parents=True)
+    write_trained_on(tmp_path / "run", part_of(mixed, np.arange(1, 8)), np.arange(2))  # 1.png and 2.png
+    count, said = overlap(weights, findings(tmp_path / "real"))
+    assert count == 2 and "其中 2 张" in said
+    assert overlap(weights, data_of(build("pairs", real, "Data")))[0] == 2
+    assert overlap(weights, mixed)[0] == 2 and overlap(weights, part_of(mixed, np.arange(3, 8)))[0] == 0
+    # A record of before, which called them as the mixture does, is still understood by the mixture.
+    record = tmp_path / "run/train_files.csv"
+    text = record.read_text(encoding="utf-8")
+    record.write_text(text.replace("\n1.png", "\nreal/inner/1.png"), encoding="utf-8")
+    assert overlap(weights, mixed)[0] == 2
