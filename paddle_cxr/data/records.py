@@ -111,12 +111,12 @@ class Source:
         """First 16 hex digits of a SHA-256 over every record's path, label and file size: names this very data set."""
         digest = hashlib.sha256()
         for record in self.records:
-            size = _size(os.path.join(self.root, record.path))
+            size = file_size(os.path.join(self.root, record.path))
             digest.update(f"{record.path}\t{record.label}\t{size}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def _size(file: str) -> int:
+def file_size(file: str) -> int:
     """In bytes, -1 for what is no file; asks the disk once, which may be a slow one with 100,000 files."""
     try:
         state = os.stat(file)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from paddle_cxr.data.labelled import LabelledData, part_of
@@ -64,3 +65,34 @@ def test_images_learned_in_a_mixture_are_found_elsewhere(tmp_path):
     text = record.read_text(encoding="utf-8")
     record.write_text(text.replace("\n1.png", "\nreal/inner/1.png"), encoding="utf-8")
     assert overlap(weights, mixed)[0] == 2
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"", "没有列 'file'"), (b"file,bytes\n0.png,1\n", "train_files.csv:1：表头没有列 'patient_id'"),
+    (b"name,price\nx,1\n", "表头没有列 'file'"), (b"\xff\xfe\x00\x01", "表头没有列 'file'"),
+    (b"file,bytes,label,patient_id\n0.png,1,,\n1.png,2\n", "train_files.csv:3：有 2 列，而表头有 4 列")])
+def test_a_damaged_or_foreign_record_is_none_and_said_so(tmp_path, content, said):
+    """Everything has been scored by then.  A short row must not make a patient of nobody, who is in every image."""
+    pairs(tmp_path / "data")
+    weights = tmp_path / "run/checkpoints/best"
+    weights.mkdir(parents=True)
+    (tmp_path / "run/train_files.csv").write_bytes(content)
+    count, lines = overlap(weights, findings(tmp_path / "data"))
+    assert count is None and said in lines and "无法核对" in lines and lines.count("\n") == 1
+
+
+def test_only_the_own_run_s_record_is_used(tmp_path):
+    pairs(tmp_path / "data")
+    data = findings(tmp_path / "data")
+    for folder in ("run/checkpoints/best", "run/model", "run/fold0/checkpoints/latest"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_trained_on(tmp_path, data, np.arange(4))  # a user's file, or another run's
+    assert overlap(tmp_path / "run/model", data)[0] is None
+    assert overlap(tmp_path / "run/checkpoints/best", data)[0] is None
+    write_trained_on(tmp_path / "run", data, np.arange(3))
+    assert overlap(tmp_path / "run/fold0/checkpoints/latest", data)[0] is None
+    for weights in ("run/model", "run/checkpoints/best", "run/model/model.safetensors"):
+        assert overlap(tmp_path / weights, data)[0] == 3, weights
+    (tmp_path / "copied").mkdir()
+    write_trained_on(tmp_path / "copied", data, np.arange(1))
+    assert overlap(tmp_path / "copied/model.safetensors", data)[0] == overlap(tmp_path / "copied", data)[0] == 1
