@@ -76,14 +76,15 @@ class RSNAPneumonia(FindingsSource):
         patients = _patients(folder, notices)
         chosen = choose_findings((PNEUMONIA, NORMAL) if classes else (PNEUMONIA,), findings, _NAME)
         names = {info.name for info in chosen}
-        places = {Path(name).stem: f"{films.name}/{place}" for name, place in images_below(films, 0).items()}
+        below = films.relative_to(folder).as_posix()  # of several names where images says so
+        places = {Path(name).stem: f"{below}/{place}" for name, place in images_below(films, 0).items()}
         records = []
         for film, its in boxes.items():
             its_class = classes.get(film)
             known = {PNEUMONIA.name: int(bool(its)),
                      NORMAL.name: None if its_class is None else int(its_class == "Normal")}
             records.append(FindingsRecord(
-                places.get(film, f"{films.name}/{inside(film, folder.name)}.dcm"), 0, patients.get(film),
+                places.get(film, f"{below}/{inside(film, folder.name)}.dcm"), 0, patients.get(film),
                 extra={"class": its_class} if its_class else {},
                 labels={name: label for name, label in known.items() if name in names},
                 boxes=its if PNEUMONIA.name in names else ()))
