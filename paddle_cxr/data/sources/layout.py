@@ -173,6 +173,9 @@ def read_table(path: Path, delimiter: str = ",") -> Iterator[tuple[str, dict[str
 
 
 def header_of(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of a CSV."""
+    """Column names of a CSV; raises UserError for a first line that is none."""
     lines = read_text(path).splitlines()
-    return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    try:
+        return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise UserError(f"{path}:1：不是有效的 CSV（{error}）") from None
