@@ -86,7 +86,7 @@ class Source:
         absent may fall back; one that is there and broken is an error.
         """
         root = Path(str(arguments.get("root", "")))
-        return None if root.exists() else f"找不到数据 {root}"
+        return None if os.path.exists(root) else f"找不到数据 {root}"
 
     def read(self, index: int) -> np.ndarray:
         """Read image ``index`` as uint8, ``[H, W]`` (grey) or ``[H, W, 3]`` (RGB); raises :class:`UserError`."""

@@ -186,6 +186,7 @@ def test_absent_images_are_named_counted_or_skipped(root):
     ({"label_column": "found", "unjudged": {"X": []}}, "unjudged.*X"),
     # A typo here would keep labels 0 that nobody gave.
     ({"label_column": "found", "unjudged": {"Effusion": ["Pnuemonia"]}}, "unjudged.*'Pnuemonia'，是不是 Pneumonia"),
+    ({"file": "x" * 300}, "找不到列表文件"), ({"label_column": "found", "boxes": "x" * 300}, "找不到列表文件"),
     ({"label_column": "found", "columns": {"pth": "file"}}, "pth.*是不是 path"),
     ({"label_column": "found", "columns": {"path": "fil"}}, "没有列 'fil'"), ({"file": "no.csv"}, "找不到列表"),
     ({"finding_columns": ("age", "agee")}, "agee"), ({"mask_column": {"m": "lung"}}, "没有列 'm'"),

@@ -137,7 +137,7 @@ class FindingsFile(FindingsSource):
 def _list(folder: Path, file: str, argument: str) -> Path:
     candidates = [folder / file, *([Path(file)] if os.path.dirname(file) else [])]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise UserError(f"找不到列表文件 {' 或 '.join(map(str, candidates))}；请检查 {_NAME}.{argument}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class RSNAPneumonia(FindingsSource):
 def _image_folder(folder: Path, chosen: str | None) -> Path:
     names = _IMAGES if chosen is None else (inside(chosen, f"{_NAME}.images"),)
     for name in names:
-        if (folder / name).is_dir():
+        if os.path.isdir(folder / name):
             return folder / name
     raise UserError(f"{folder} 里没有图像文件夹 {' 或 '.join(names)}；请解压下载的图像，或设 {_NAME}.images")
 
