@@ -38,8 +38,8 @@ class View(Source):
     def locate(self, index: int) -> str:
         return self._source.locate(self._indices[index])
 
-    def own_path(self, index: int) -> str:
-        return self._source.own_path(self._indices[index])
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._source.origin(self._indices[index])
 
     def annotated(self, index: int, finding: str) -> bool:
         """See :class:`paddle_cxr.data.findings.FindingsSource`, as the next one."""

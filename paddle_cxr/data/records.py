@@ -68,9 +68,12 @@ class Source:
         classes: the classes, in label order.
         records: the records, in a fixed order that does not depend on the file system.
         demo: True for the built-in phantoms, so that no figure made of them passes for a clinical one.
+        cohort: whose patient ids the records have: data sets made of the same films have the same.  Empty: the data
+            set's own, told from others by its name.
     """
 
     demo: bool = False
+    cohort: str = ""
 
     def __init__(self, name: str, root: str | Path, classes: Sequence[ClassInfo], records: Sequence[Record]) -> None:
         self.name = name
@@ -98,9 +101,9 @@ class Source:
         """The image's path as a person would look for it (used in messages and error lists)."""
         return str(self.root / self.records[index].path)
 
-    def own_path(self, index: int) -> str:
-        """The record's path in the data set it comes from, whatever a mixture of data sets calls it."""
-        return self.records[index].path
+    def origin(self, index: int) -> tuple[str, str]:
+        """The record's cohort, and its path in the data set it comes from, whatever a mixture of them calls it."""
+        return self.cohort or self.name, self.records[index].path
 
     def counts(self) -> dict[str, int]:
         """Number of images per class name, in class order, zeros included."""

@@ -23,18 +23,21 @@ def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray) ->
     """Record which files a run trains on, so that a later evaluation can tell whether it sees them again."""
     classes = [info.name for info in data.classes]  # pairs have none
     records = [data.source.records[position] for position in positions]
-    write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id"], (
-        [data.source.own_path(int(position)), _size(data, position), classes[record.label] if classes else "",
-         record.patient_id or ""]
-        for position, record in zip(positions, records, strict=True)))
+    origins = [data.source.origin(int(position)) for position in positions]
+    write_table(folder / TRAINED_ON, ["file", "bytes", "label", "patient_id", "cohort"], (
+        [path, _size(data, position), classes[record.label] if classes else "", record.patient_id or "", cohort]
+        for position, record, (cohort, path) in zip(positions, records, origins, strict=True)))
 
 
 def trained_on(weights: Path, data: LabelledData, say: Callable[[str], None]) -> int | None:
     """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on.
 
+    An id means the same patient within a cohort (:class:`paddle_cxr.data.records.Source`): many data sets have a
+    patient "1".  A record that names no cohorts, as it was once written, may mean any.
+
     Args:
         weights: a folder of weights of the run, or a file in it.
-        say: is told of a record that cannot be read.
+        say: is told of a record that cannot be read, and of ids met in another cohort, which are not counted.
 
     Returns:
         The number; None where no record lies beside the weights, or none that can be read: an evaluation that is done
@@ -44,16 +47,40 @@ def trained_on(weights: Path, data: LabelledData, say: Callable[[str], None]) ->
     if file is None:
         return None
     try:
-        rows = [cells for _, cells in read_rows(file, ("file", "bytes", "patient_id"), "训练文件的记录")]
+        files, cohorts_of = _read(file)
     except UserError as error:
         say(f"!! 没有使用训练文件的记录：{error}")
         return None
-    files = {(path, size) for path, size, _ in rows}
-    patients = {patient for *_, patient in rows} - {""}
-    # By its own path, so that what was learned in a mixture is found elsewhere; by the mixture's, as once recorded.
-    # Blanks at the ends do not come back from a table.
-    return sum(any((path.strip(), str(_size(data, i))) in files for path in {data.source.own_path(i), record.path})
-               or (record.patient_id or "").strip() in patients for i, record in enumerate(data.source.records))
+    seen, elsewhere = 0, 0
+    for index, record in enumerate(data.source.records):
+        cohort, own_path = data.source.origin(index)
+        cohorts = cohorts_of.get(_cell(record.patient_id or ""), set())
+        # By its own path, so that what was learned in a mixture is found elsewhere; by the mixture's, as once recorded.
+        size = str(_size(data, index))
+        if cohorts & {_cell(cohort), ""} or any((_cell(path), size) in files for path in (own_path, record.path)):
+            seen += 1
+        elif cohorts:
+            elsewhere += 1
+    if elsewhere:
+        say(f"有 {elsewhere} 张的患者编号（patient_id）在训练数据里也有，但那是另一个数据集的编号，没有算作训练过的；"
+            "如果其实是同一批患者，这个结果不代表在新数据上的表现")
+    return seen
+
+
+def _read(file: Path) -> tuple[set[tuple[str, str]], dict[str, set[str]]]:
+    """Path and size of every image trained on, and patient → cohorts; raises UserError for what is no such record."""
+    files, cohorts_of = set(), {}
+    columns, optional = ("file", "bytes", "patient_id"), ("cohort",)
+    for _, (path, size, patient, cohort) in read_rows(file, columns, "训练文件的记录", optional):
+        files.add((path, size))
+        if patient:
+            cohorts_of.setdefault(patient, set()).add(cohort)
+    return files, cohorts_of
+
+
+def _cell(text: str) -> str:
+    """As a table gives it back."""
+    return text.strip()
 
 
 def say_overlap(weights: Path, data: LabelledData, say: Callable[[str], None]) -> int | None:

@@ -96,3 +96,49 @@ def test_only_the_own_run_s_record_is_used(tmp_path):
     (tmp_path / "copied").mkdir()
     write_trained_on(tmp_path / "copied", data, np.arange(1))
     assert overlap(tmp_path / "copied/model.safetensors", data)[0] == overlap(tmp_path / "copied", data)[0] == 1
+
+
+def test_a_patient_is_the_same_within_a_cohort_only(tmp_path):
+    """Two hospitals both number theirs from 1; the films of one hospital keep their ids in a list of another name."""
+    old = pairs(tmp_path / "old", ["1", "2", "3", "3"])
+    pairs(tmp_path / "new", ["1", "2", "8", "9", "10"], images=5)
+    data, strangers = findings(tmp_path / "old"), findings(tmp_path / "new")
+    for folder in (tmp_path / "old", tmp_path / "new"):  # no file alike: only patients can tell
+        for number in range(5):
+            (folder / f"{number}.png").write_bytes(b"%d" % number * (2 if folder.name == "old" else 3))
+    run = tmp_path / "run"
+    run.mkdir()
+    write_trained_on(run, data, np.arange(3))
+    count, said = overlap(run, strangers)
+    assert count == 0 and "有 2 张的患者编号" in said and "!!" not in said
+    assert overlap(run, data)[0] == 4  # the fourth is of a patient who was trained on
+    # A mixture does not hide whose patients they are, in training or in testing.
+    mixed = data_of(build("pairs", {"name": "MixedPairs", "parts": {"real": {"source": old}, "other": {
+        "source": {"name": "PhantomPairs", "count": 4, "size": 32}}}}, "Data"))
+    assert overlap(run, mixed)[0] == 4
+    write_trained_on(run, mixed, np.arange(3))
+    assert overlap(run, data)[0] == 4 and overlap(run, strangers)[0] == 0
+    # A record of before does not say whose they are: it may be these.
+    rows = (run / "train_files.csv").read_text(encoding="utf-8").splitlines()
+    (run / "train_files.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows), encoding="utf-8")
+    assert overlap(run, strangers)[0] == 2
+
+
+def test_data_sets_of_the_same_films_are_one_cohort(tmp_path):
+    """The RSNA challenge's films are ChestX-ray14's, and so are their patients' ids."""
+    films = tmp_path / "rsna/stage_2_train_images"
+    films.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(films / "a.png")
+    (tmp_path / "rsna/stage_2_train_labels.csv").write_text("patientId,x,y,width,height,Target\na,,,,,0\n")
+    (tmp_path / "rsna/pneumonia-challenge-dataset-mappings_2018.json").write_text(
+        json.dumps([{"subset_img_id": "a", "img_id": "00000007_003.png"}]))
+    rsna = data_of(build("findings", {"name": "RSNAPneumonia", "root": str(tmp_path / "rsna")}, "Source"))
+    (tmp_path / "nih/images").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "nih/images/00000007_001.png")
+    (tmp_path / "nih/Data_Entry_2017.csv").write_text(
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
+        "00000007_001.png,No Finding,0,7,058Y,M,PA\n")
+    nih = data_of(build("findings", {"name": "ChestXray14", "root": str(tmp_path / "nih")}, "Source"))
+    for trained, tested in ((nih, rsna), (rsna, nih)):
+        write_trained_on(tmp_path, trained, np.arange(1))
+        assert overlap(tmp_path, tested)[0] == 1

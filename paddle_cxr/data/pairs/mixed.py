@@ -100,9 +100,9 @@ class MixedPairs(PairSource):
         part, own = self._where[index]
         return self._parts[part].locate(own)
 
-    def own_path(self, index: int) -> str:
+    def origin(self, index: int) -> tuple[str, str]:
         part, own = self._where[index]
-        return self._parts[part].own_path(own)
+        return self._parts[part].origin(own)
 
     def fingerprint(self) -> str:
         """The parts', and which of their pairs are used."""

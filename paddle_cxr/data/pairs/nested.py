@@ -32,8 +32,8 @@ class PairsOfOther(PairSource):
     def locate(self, index: int) -> str:
         return self._source.locate(index)
 
-    def own_path(self, index: int) -> str:
-        return self._source.own_path(index)
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._source.origin(index)
 
 
 def why_missing_inside(kind: str, spec: Any, path: str) -> str | None:

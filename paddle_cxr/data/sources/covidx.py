@@ -36,6 +36,8 @@ class COVIDxCXR2(Source):
             an absent image; or no list.
     """
 
+    cohort = "covid-chestxray-dataset"  # whose images keep their ids here; other hospitals' ids look otherwise
+
     def __init__(self, root: str, lists: dict[str, str] | None = None, absent: Absent = "error", *,
                  classes: tuple[ClassInfo, ...]) -> None:
         self.notices: list[str] = []

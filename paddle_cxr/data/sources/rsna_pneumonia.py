@@ -67,6 +67,8 @@ class RSNAPneumonia(FindingsSource):
             Target of 1 without a box or of 0 with one, another class, two classes for a film, an absent film.
     """
 
+    cohort = "chestxray14"
+
     def __init__(self, root: str, findings: tuple[str, ...] | None = None, images: str | None = None,
                  absent: Absent = "error") -> None:
         notices: list[str] = []
