@@ -11,6 +11,7 @@ changes its ``name`` drops the arguments of the old one, as they belong to somet
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def read_recipe(file: str | Path, _chain: tuple[Path, ...] = ()) -> tuple[dict[s
     merged_origins: Origins = {}
     for base in bases:
         base_path = path.parent / base
-        if not base_path.is_file():
+        if not os.path.isfile(base_path):
             raise UserError(f"{origins.get(BASE_KEY, path)}：{BASE_KEY} 指向的文件不存在：{base_path}")
         inherited, inherited_origins = read_recipe(base_path, (*_chain, resolved))
         merged = merge(merged, inherited)

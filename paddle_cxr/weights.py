@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +57,16 @@ def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
         UserError: absent, damaged, of an unknown kind, or a pickle that wants to run something.
     """
     path = Path(path)
-    file = path / TENSORS if path.is_dir() else path
-    if not file.is_file():
+    file = path / TENSORS if os.path.isdir(path) else path
+    if not os.path.isfile(file):
         raise UserError(f"找不到权重文件 {file}；请检查路径（可给文件夹、.safetensors 或 .pdparams）")
     readers = {".safetensors": lambda: read_safetensors(file)[0], ".pdparams": lambda: read_pdparams(file)}
     if file.suffix not in readers:
         raise UserError(f"不认识的权重文件 {file}：应为 .safetensors 或 .pdparams，或装有 {TENSORS} 的文件夹")
     beside = file.with_suffix(".json")
-    if path.is_dir() and not beside.is_file():
+    if os.path.isdir(path) and not os.path.isfile(beside):
         raise UserError(f"权重不完整：{path} 里缺 {META}（保存时中断？）；请换一个检查点（checkpoint）")
-    return readers[file.suffix](), _read_meta(beside) if beside.is_file() else {}
+    return readers[file.suffix](), _read_meta(beside) if os.path.isfile(beside) else {}
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     """Tensors and metadata of a ``.safetensors`` file; raises :class:`UserError` if it is absent or damaged."""
     from safetensors import safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"找不到权重文件 {path}")
     try:
         with safe_open(path, framework="numpy") as file:

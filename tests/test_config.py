@@ -49,6 +49,7 @@ def test_scientific_notation_is_a_number(tmp_path):
     ("a: 1\na: 2\n", "'a' 重复"),
     ("- 1\n", "最外层"),
     ("_base_: nowhere.yaml\n", "nowhere.yaml"),
+    (f"_base_: {'x' * 300}.yaml\n", "指向的文件不存在"),  # longer than the system allows
     ("_base_: 3\n", "_base_"),
     ("a: !!python/object/apply:os.system ['true']\n", "YAML 语法错误"),
     ("a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b]\n"

@@ -426,6 +426,20 @@ def test_a_recipe_may_name_the_whole_data_folder(project):
     assert any("other.zip" in line.text for line in data_sets.check(project))
 
 
+def test_a_data_set_that_may_not_be_read_hides_no_other(project, monkeypatch):
+    listdir = os.listdir
+
+    def refuse(path="."):  # chmod does not stop root
+        if Path(path).name == "there":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    texts = [line.text for line in data_sets.check(project)]
+    assert "data/empty：数据文件夹 data/empty 是空的" in texts
+    assert any(text.startswith("data/there：无法读取文件夹 data/there（Permission denied）") for text in texts)
+
+
 def test_the_recipes_of_the_project_name_data_sets():
     places = data_sets.named_by_recipes(ROOT / "configs")
     assert {"data/chest3", "data/CheXpert-v1.0-small", "data/mimic-cxr-jpg"} <= set(places)

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as nps
 from paddle_cxr.errors import UserError
 from paddle_cxr.models import ResNet18, ResNet34
 from paddle_cxr.pdparams import read_pdparams, save_pdparams
+from paddle_cxr.tasks.start import weights_of
 from paddle_cxr.weights import (
     apply_weights,
     load_weights,
@@ -115,6 +116,14 @@ def test_what_is_no_weights_is_named(tmp_path, name):
     with pytest.raises(UserError) as caught:
         load_weights(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_name_longer_than_the_system_allows_is_not_there(tmp_path):
+    for name, read in (("x" * 300, load_weights), ("x" * 300, read_safetensors), ("x" * 300, weights_of),
+                       ("x" * 300 + "/model", weights_of)):
+        with pytest.raises(UserError, match="找不到") as error:
+            read(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 def test_no_permission_or_place_is_one_line(tmp_path):

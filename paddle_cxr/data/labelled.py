@@ -38,6 +38,9 @@ class View(Source):
     def locate(self, index: int) -> str:
         return self._source.locate(self._indices[index])
 
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._source.origin(self._indices[index])
+
     def annotated(self, index: int, finding: str) -> bool:
         """See :class:`paddle_cxr.data.findings.FindingsSource`, as the next one."""
         return self._source.annotated(self._indices[index], finding)

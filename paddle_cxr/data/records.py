@@ -68,9 +68,12 @@ class Source:
         classes: the classes, in label order.
         records: the records, in a fixed order that does not depend on the file system.
         demo: True for the built-in phantoms, so that no figure made of them passes for a clinical one.
+        cohort: whose patient ids the records have: data sets made of the same films have the same.  Empty: the data
+            set's own, told from others by its name.
     """
 
     demo: bool = False
+    cohort: str = ""
 
     def __init__(self, name: str, root: str | Path, classes: Sequence[ClassInfo], records: Sequence[Record]) -> None:
         self.name = name
@@ -86,7 +89,7 @@ class Source:
         absent may fall back; one that is there and broken is an error.
         """
         root = Path(str(arguments.get("root", "")))
-        return None if root.exists() else f"找不到数据 {root}"
+        return None if os.path.exists(root) else f"找不到数据 {root}"
 
     def read(self, index: int) -> np.ndarray:
         """Read image ``index`` as uint8, ``[H, W]`` (grey) or ``[H, W, 3]`` (RGB); raises :class:`UserError`."""
@@ -98,6 +101,10 @@ class Source:
         """The image's path as a person would look for it (used in messages and error lists)."""
         return str(self.root / self.records[index].path)
 
+    def origin(self, index: int) -> tuple[str, str]:
+        """The record's cohort, and its path in the data set it comes from, whatever a mixture of them calls it."""
+        return self.cohort or self.name, self.records[index].path
+
     def counts(self) -> dict[str, int]:
         """Number of images per class name, in class order, zeros included."""
         number = Counter(record.label for record in self.records)
@@ -107,12 +114,12 @@ class Source:
         """First 16 hex digits of a SHA-256 over every record's path, label and file size: names this very data set."""
         digest = hashlib.sha256()
         for record in self.records:
-            size = _size(os.path.join(self.root, record.path))
+            size = file_size(os.path.join(self.root, record.path))
             digest.update(f"{record.path}\t{record.label}\t{size}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def _size(file: str) -> int:
+def file_size(file: str) -> int:
     """In bytes, -1 for what is no file; asks the disk once, which may be a slow one with 100,000 files."""
     try:
         state = os.stat(file)

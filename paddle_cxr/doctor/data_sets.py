@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ def check(root: Path) -> Iterator[Line]:
     absent = {name: place for name, place in places.items() if place.missing is not None}
     for name, place in there.items():
         yield Line("数据集", GOOD, f"{name}：在，{_few(place.recipes)} 会用它", facts={"root": name, "found": True})
-    for name in [name for name in absent if _resolved(root, name).exists()]:
+    for name in [name for name in absent if os.path.exists(_resolved(root, name))]:
         yield Line("数据集", NOTE, f"{name}：{absent.pop(name).missing}", "放进数据，或删去空文件夹",
                    {"root": name, "found": False})
     if absent:
@@ -77,8 +78,13 @@ def named_by_recipes(configs: Path) -> dict[str, Place]:
 
 
 def _missing(component: Any, spec: Mapping[str, Any], root: Path) -> str | None:
+    from paddle_cxr.errors import UserError
+
     arguments = {key: value for key, value in spec.items() if key != "name"} | {"root": str(root / spec["root"])}
-    reason = component.missing(**arguments)
+    try:
+        reason = component.missing(**arguments)
+    except UserError as error:  # a folder that may not be read
+        reason = str(error)
     return None if reason is None else reason.replace(f"{root}/", "")
 
 

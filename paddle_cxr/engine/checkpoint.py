@@ -49,7 +49,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 def find(folder: Path) -> Path | None:
     """The complete checkpoint named ``folder``, or None."""
     for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             return candidate
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,9 @@ def checkpoint_path(loaded: Loaded) -> Path:
     settings = loaded.recipe.Global
     if settings.checkpoint:
         path = Path(settings.checkpoint)
-        if not path.exists():
+        if not os.path.exists(path):
             raise UserError(f"Global.checkpoint：找不到 {path}")
-        return kept_weights(path, settings.keep) if (path / "checkpoints").is_dir() else path
+        return kept_weights(path, settings.keep) if os.path.isdir(path / "checkpoints") else path
     return kept_weights(Path(settings.output_dir), settings.keep)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def predict(arguments: argparse.Namespace) -> int:
 @contextmanager
 def image_files(given: Path) -> Iterator[tuple[list[Path], Path]]:
     """The image files of a file, folder or archive, with the folder their names are shown relative to."""
-    if not given.exists():
+    if not os.path.exists(given):
         raise UserError(f"--input：找不到 {given}")
     if given.is_file() and not is_archive(given):
         yield [given], given.parent

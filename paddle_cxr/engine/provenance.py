@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from paddle_cxr.data.labelled import LabelledData, part_of
+from paddle_cxr.data.records import file_size
+from paddle_cxr.data.sources.tables import read_rows
+from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation.report import write_table
 
 TRAINED_ON = "train_files.csv"
 CHOSEN_ON = "chosen_files.csv"
+_CHECKPOINTS, _MODEL = "checkpoints", "model"  # where a run keeps its weights
 
 
 def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray, name: str = TRAINED_ON) -> None:
@@ -24,34 +28,72 @@ def write_trained_on(folder: Path, data: LabelledData, positions: np.ndarray, na
     """
     classes = [info.name for info in data.classes]  # pairs have none
     records = [data.source.records[position] for position in positions]
-    write_table(folder / name, ["file", "bytes", "label", "patient_id"], (
-        [record.path, _size(data, position), classes[record.label] if classes else "", record.patient_id or ""]
-        for position, record in zip(positions, records, strict=True)))
+    origins = [data.source.origin(int(position)) for position in positions]
+    write_table(folder / name, ["file", "bytes", "label", "patient_id", "cohort"], (
+        [path, _size(data, position), classes[record.label] if classes else "", record.patient_id or "", cohort]
+        for position, record, (cohort, path) in zip(positions, records, origins, strict=True)))
 
 
-def trained_on(weights: Path, data: LabelledData, name: str = TRAINED_ON) -> int | None:
+def trained_on(weights: Path, data: LabelledData, say: Callable[[str], None], name: str = TRAINED_ON) -> int | None:
     """How many of ``data``'s images (same file, or same patient) the run behind ``weights`` was trained on.
 
-    ``weights`` is a checkpoint folder of the run or a file in it; None where no record lies beside it.  ``name`` is
-    as of :func:`write_trained_on`.
+    An id means the same patient within a cohort (:class:`paddle_cxr.data.records.Source`): many data sets have a
+    patient "1".  A record that names no cohorts, as it was once written, may mean any.
+
+    Args:
+        weights: a folder of weights of the run, or a file in it.
+        say: is told of a record that cannot be read, and of ids met in another cohort, which are not counted.
+        name: as of :func:`write_trained_on`.
+
+    Returns:
+        The number; None where no record lies beside the weights, or none that can be read: an evaluation that is done
+        must not end for it.
     """
-    around = [folder / name for folder in weights.resolve().parents[:3]]
-    file = next((file for file in around if file.is_file()), None)
+    file = _record_of(weights, name)
     if file is None:
         return None
-    with open(file, encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    files = {(row["file"], row["bytes"]) for row in rows}
-    patients = {row["patient_id"] for row in rows} - {""}
-    return sum((record.path, str(_size(data, i))) in files or record.patient_id in patients
-               for i, record in enumerate(data.source.records))
+    try:
+        files, cohorts_of = _read(file)
+    except UserError as error:
+        say(f"!! 没有使用训练文件的记录：{error}")
+        return None
+    seen, elsewhere = 0, 0
+    for index, record in enumerate(data.source.records):
+        cohort, own_path = data.source.origin(index)
+        cohorts = cohorts_of.get(_cell(record.patient_id or ""), set())
+        # By its own path, so that what was learned in a mixture is found elsewhere; by the mixture's, as once recorded.
+        size = str(_size(data, index))
+        if cohorts & {_cell(cohort), ""} or any((_cell(path), size) in files for path in (own_path, record.path)):
+            seen += 1
+        elif cohorts:
+            elsewhere += 1
+    if elsewhere:
+        say(f"有 {elsewhere} 张的患者编号（patient_id）在训练数据里也有，但那是另一个数据集的编号，没有算作训练过的；"
+            "如果其实是同一批患者，这个结果不代表在新数据上的表现")
+    return seen
+
+
+def _read(file: Path) -> tuple[set[tuple[str, str]], dict[str, set[str]]]:
+    """Path and size of every image trained on, and patient → cohorts; raises UserError for what is no such record."""
+    files, cohorts_of = set(), {}
+    columns, optional = ("file", "bytes", "patient_id"), ("cohort",)
+    for _, (path, size, patient, cohort) in read_rows(file, columns, "训练文件的记录", optional):
+        files.add((path, size))
+        if patient:
+            cohorts_of.setdefault(patient, set()).add(cohort)
+    return files, cohorts_of
+
+
+def _cell(text: str) -> str:
+    """As a table gives it back."""
+    return text.strip()
 
 
 def say_overlap(weights: Path, data: LabelledData, say: Callable[[str], None]) -> int | None:
     """:func:`trained_on`, said to the user."""
-    overlap = trained_on(weights, data)
+    overlap = trained_on(weights, data, say)
     if overlap is None:
-        say("权重旁没有训练文件的记录（train_files.csv），无法核对这些图是否用于训练过它")
+        say("权重旁没有可用的训练文件记录（train_files.csv），无法核对这些图是否用于训练过它")
     elif overlap:
         say(f"!! 其中 {overlap} 张（或同一患者的图）用于训练过这份权重：这个结果不代表在新数据上的表现")
     return overlap
@@ -66,7 +108,7 @@ def say_seen(data: LabelledData, positions: np.ndarray, train: np.ndarray, start
         start: the weights it started from, None where no run made them.
     """
     overlap = len(np.intersect1d(positions, train))
-    before = 0 if start is None else trained_on(start, part_of(data, positions))
+    before = 0 if start is None else trained_on(start, part_of(data, positions), say)
     if overlap:
         say(f"!! 评估的 {len(positions)} 张里有 {overlap} 张用于训练：这个结果不代表在新数据上的表现")
     if before:
@@ -90,7 +132,7 @@ def say_chosen(data: LabelledData, positions: np.ndarray, chosen_on: np.ndarray,
 
 def say_chosen_before(weights: Path, data: LabelledData, say: Callable[[str], None]) -> dict[str, Any]:
     """How many of ``data``'s images the run behind ``weights`` chose thresholds or its best epoch on; says so."""
-    overlap = trained_on(weights, data, CHOSEN_ON)
+    overlap = trained_on(weights, data, say, CHOSEN_ON)
     if overlap is None:
         say(f"权重旁没有记录阈值和最好的一轮是在哪些图上选的（{CHOSEN_ON}），无法核对这些图是否参加过选择")
     elif overlap:
@@ -99,6 +141,21 @@ def say_chosen_before(weights: Path, data: LabelledData, say: Callable[[str], No
     return {"also_chosen_on": overlap}
 
 
+def _record_of(weights: Path, name: str) -> Path | None:
+    """The record of the run that ``weights`` are of: in the run's folder, or right beside weights that were copied.
+
+    Nowhere else: one further up would be another run's, or a user's file.
+    """
+    folder = weights.resolve()
+    if not os.path.isdir(folder):
+        folder = folder.parent
+    runs = [folder]
+    if folder.parent.name == _CHECKPOINTS:
+        runs.append(folder.parent.parent)
+    elif folder.name == _MODEL:
+        runs.append(folder.parent)
+    return next((run / name for run in runs if os.path.isfile(run / name)), None)
+
+
 def _size(data: LabelledData, position: int) -> int:
-    file = Path(data.source.locate(int(position)))
-    return file.stat().st_size if file.is_file() else -1
+    return file_size(data.source.locate(int(position)))

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def read_prompts(file: str | Path, sample: int | None = None, seed: int = 0,
         UserError: no such file, not YAML, no entry, an unknown key, a side without text, one text on both sides;
             for classifying, negative prompts for some findings only, one finding alone with nothing to compare with.
     """
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise UserError(f"找不到提示词（prompt）文件 {file}；应是一个 .yaml 文件，每个征象写 positive 和 negative")
     written, origins = read_recipe(file)
     templates = written.pop(TEMPLATES, None)

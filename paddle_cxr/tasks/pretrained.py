@@ -9,6 +9,7 @@ A recipe names the run and nothing else: architecture, input size and pre-proces
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def read_settings(checkpoint: str | Path) -> PretrainedSettings:
     if name not in tuple(OWN_KEYS):
         raise UserError(f"{folder} 是 {name or '未知结构'} 的权重，没有文本塔（text tower），"
                         "不能做零样本（zero-shot）；请给图文预训练（Global.task: pretraining）的输出目录")
-    if not (folder / TEXT).is_dir():  # the checkpoints of a pre-training run hold both towers, but not the vocabulary
+    if not os.path.isdir(folder / TEXT):  # a pre-training run's checkpoints hold both towers, but not the vocabulary
         raise UserError(f"{folder} 里没有词表 {TEXT}/（训练途中的检查点？）；"
                         f"请给训练完的预训练的输出目录或其中的 {MODEL} 文件夹")
     path = folder / META
@@ -153,9 +154,9 @@ def _shown(value: Any) -> Any:
 
 def _model_folder(checkpoint: Path) -> Path:
     # Checkpoints last: of a run that is no finished pre-training, to say what it is.
-    for folder in (checkpoint, checkpoint / MODEL, checkpoint.parent if checkpoint.is_file() else checkpoint,
+    for folder in (checkpoint, checkpoint / MODEL, checkpoint.parent if os.path.isfile(checkpoint) else checkpoint,
                    checkpoint / "checkpoints/best", checkpoint / "checkpoints/latest"):
-        if (folder / META).is_file():
+        if os.path.isfile(folder / META):
             return folder
     raise UserError(f"Model.checkpoint：找不到预训练模型 {checkpoint}（应为图文预训练的输出目录，"
                     f"其中有 {MODEL}/{META}）；请先训练，例如 python tools/train.py -c configs/convirt_phantom.yaml")

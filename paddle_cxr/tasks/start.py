@@ -6,6 +6,7 @@ and how images are prepared for it, so a recipe need not repeat that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ def weights_of(path: str | Path, key: str = START) -> Path:
     found = [path / MODEL, checkpoint.find(path / "checkpoints/best"), checkpoint.find(path / "checkpoints/latest"),
              path]
     for one in found:
-        if one is not None and (one / TENSORS).is_file():
+        if one is not None and os.path.isfile(one / TENSORS):
             return one
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     made = f"先运行 python tools/train.py -c {recipe_for(path)} 得到它" if recipe_for(path) else "请先训练"
-    what = f"{path} 里的权重（它还没有训练完？）" if path.exists() else path
+    what = f"{path} 里的权重（它还没有训练完？）" if os.path.exists(path) else path
     other = "（true：ImageNet；null：随机初值）" if key == START else ""
     kind = "起点" if key == START else "权重"
     raise UserError(f"{key}：找不到 {what}；{made}，或用 -o {key}=… 指定别的{kind}{other}")
@@ -50,7 +51,7 @@ def recipe_for(path: Path) -> Path | None:
     """The recipe that writes to ``path``: by custom the one of the same name."""
     for part in reversed(path.parts):
         file = Path("configs") / f"{part}.yaml"
-        if file.is_file():
+        if os.path.isfile(file):
             return file
     return None
 

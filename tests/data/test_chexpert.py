@@ -31,6 +31,11 @@ TEST = ["Path,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,E
         "test/patient64741/study1/view1_frontal.jpg,1,0,1,0,0,1,0,0,0,0,0,0,1,0",
         "test/patient64741/study1/view2_lateral.jpg,1,0,1,0,0,1,0,0,0,0,0,0,1,0"]
 
+# As published at github.com/rajpurkarlab/cheXpert-test-set-labels: a row a study, with no file name.
+STUDIES = [",".join(["Study", *OBSERVATIONS]),
+           "CheXpert-v1.0/test/patient64741/study1,0,1,1,1,0,0,0,0,0,0,0,0,0,1",
+           "CheXpert-v1.0/test/patient64742/study1,0,1,0,1,0,0,0,0,1,0,0,0,0,0"]
+
 
 def image(path: Path, level: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +114,39 @@ def test_chexpert_lateral_films_of_the_test_set_that_were_converted(tmp_path):
     for file in (root / "test").rglob("*.jpg"):
         file.rename(file.with_suffix(".png"))
     assert [record.path for record in CheXpert(str(root)).records][3:] == ["test/patient64741/study1/view1_frontal.png"]
+
+
+def test_chexpert_test_labels_by_study(tmp_path):
+    """groundtruth.csv gives a study's labels, which are those of every image in its folder."""
+    root = chexpert(tmp_path / SMALL)
+    (root / "test_labels.csv").unlink()
+    (root / "groundtruth.csv").write_text("\n".join(STUDIES) + "\n")
+    image(root / "test/patient64742/study1/view1_frontal.jpg")
+    (root / "test/patient64742/study1/.DS_Store").write_text("litter")
+    source = CheXpert(str(root))
+    test = [record for record in source.records if record.split == "test"]
+    assert [record.path for record in test] == ["test/patient64741/study1/view1_frontal.jpg",
+                                                "test/patient64742/study1/view1_frontal.jpg"]
+    assert [(record.patient_id, record.view) for record in test] == [("patient64741", "FRONTAL"),
+                                                                     ("patient64742", "FRONTAL")]
+    assert [[name for name in OBSERVATIONS if record.labels[name]] for record in test] == [
+        ["Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Support Devices"],
+        ["Enlarged Cardiomediastinum", "Lung Opacity", "Atelectasis"]]
+    assert source.notices == [f"{root}：只用正位（frontal），略过侧位 2 张"] and len(source.records) == 5
+    both = CheXpert(str(root), frontal_only=False).records
+    assert [(record.path[-17:], record.view) for record in both if record.patient_id == "patient64741"] == [
+        ("view1_frontal.jpg", "FRONTAL"), ("view2_lateral.jpg", "LATERAL")]
+    assert both[-3].labels == both[-2].labels != both[-1].labels
+    # A study whose folder is empty or not there is an absent image.
+    (root / "test/patient64742/study1/view1_frontal.jpg").unlink()
+    error("5 张图有 1 张不在磁盘上（例如 test/patient64742/study1）", CheXpert, str(root))
+    (root / "test/patient64742/study1/.DS_Store").unlink()
+    (root / "test/patient64742/study1").rmdir()
+    error("5 张图有 1 张不在磁盘上（例如 test/patient64742/study1）", CheXpert, str(root))
+    source = CheXpert(str(root), absent="skip")
+    assert len(source.records) == 4 and "有 1 张不在磁盘上" in source.notices[-1]
+    (root / "groundtruth.csv").write_text("\n".join([STUDIES[0], STUDIES[1].replace("test/", "../../")]))
+    error("groundtruth.csv:2：路径.*指向数据文件夹之外", CheXpert, str(root))
 
 
 def test_chexpert_uncertain_and_blank(tmp_path):

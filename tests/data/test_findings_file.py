@@ -184,6 +184,9 @@ def test_absent_images_are_named_counted_or_skipped(root):
     ({"label_column": "found", "findings": ("Efusion",)}, "Efusion.*是不是 Effusion"),
     ({"label_column": "found", "names": {"X": "x"}}, "names.*X"),
     ({"label_column": "found", "unjudged": {"X": []}}, "unjudged.*X"),
+    # A typo here would keep labels 0 that nobody gave.
+    ({"label_column": "found", "unjudged": {"Effusion": ["Pnuemonia"]}}, "unjudged.*'Pnuemonia'，是不是 Pneumonia"),
+    ({"file": "x" * 300}, "找不到列表文件"), ({"label_column": "found", "boxes": "x" * 300}, "找不到列表文件"),
     ({"label_column": "found", "columns": {"pth": "file"}}, "pth.*是不是 path"),
     ({"label_column": "found", "columns": {"path": "fil"}}, "没有列 'fil'"), ({"file": "no.csv"}, "找不到列表"),
     ({"finding_columns": ("age", "agee")}, "agee"), ({"mask_column": {"m": "lung"}}, "没有列 'm'"),
@@ -204,6 +207,13 @@ def test_wrong_rows(root, line, match):
     with open(root / "index.csv", "a") as file:
         file.write(f"{line}\n")
     refused(match, FindingsFile, str(root), label_column="found")
+
+
+@pytest.mark.parametrize("name", ["index.csv", "index.tsv"])
+def test_a_first_line_that_is_no_header(root, name):
+    """What some other file begins with: a field longer than the csv module reads."""
+    (root / name).write_text("x" * 200_000)
+    refused(f"{name}:1：不是有效的 CSV", FindingsFile, str(root), name, label_column="found")
 
 
 def test_empty_lists_and_the_word_nan(root):

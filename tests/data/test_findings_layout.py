@@ -97,6 +97,12 @@ def test_labels_are_shared(films):
     assert len({id(one) for one in labels}) == len({tuple(values) for values in films})
 
 
+def test_a_table_s_name_longer_than_the_system_allows(tmp_path):
+    error("里没有 x+ 或 b.csv，不像 Test", find_table, tmp_path, ("x" * 300, "b.csv"), "Test", "X")
+    (tmp_path / "b.csv").touch()
+    assert find_table(tmp_path, ("x" * 300, "b.csv"), "Test", "X") == tmp_path / "b.csv"
+
+
 # images
 
 
@@ -108,6 +114,16 @@ def test_images_below(tmp_path):
     assert images_below(tmp_path, 1) == {"a.png": "a.png", "b.JPG": "one/b.JPG"}
     assert images_below(tmp_path, 2) == {"a.png": "a.png", "b.JPG": "one/b.JPG", "c.dicom": "two/x/c.dicom"}
     assert files_there(tmp_path, ["one/b.JPG", "one", "gone.png"], "Test") == [True, False, False]
+
+
+def test_images_below_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))  # chmod does not stop root
+
+    monkeypatch.setattr("os.scandir", refuse)
+    error("无法读取文件夹 .*（Permission denied）", images_below, tmp_path, 1)
 
 
 def records(number: int) -> list[FindingsRecord]:

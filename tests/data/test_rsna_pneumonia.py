@@ -74,6 +74,15 @@ def test_png_copies_without_the_class_table(root):
     assert source.records[0].path == f"png/{WELL}.png" and source.mask(2, "Pneumonia", (40, 60)).sum() == 306
 
 
+def test_films_in_a_folder_further_down(root):
+    (root / "raw").mkdir()
+    (root / "stage_2_train_images").rename(root / "raw/stage_2_train_images")
+    (root / f"raw/stage_2_train_images/{WELL}.dcm").unlink()
+    refused(f"例如 raw/stage_2_train_images/{WELL}.dcm", RSNAPneumonia, str(root), images="raw/stage_2_train_images")
+    source = RSNAPneumonia(str(root), images="raw/stage_2_train_images", absent="skip")
+    assert source.records[0].path == f"raw/stage_2_train_images/{OTHER}.dcm" and source.read(0).shape == (40, 60)
+
+
 def test_a_smaller_copy_is_refused(root):
     refused("图像为 30×20.*框.*原来大小", RSNAPneumonia(str(root)).mask, 2, "Pneumonia", (20, 30))
     refused("框", RSNAPneumonia(str(root)).mask, 2, "Pneumonia", (60, 40))  # rows and columns exchanged

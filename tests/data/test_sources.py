@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from pathlib import Path
@@ -313,6 +314,47 @@ def test_absent_or_empty_list(tmp_path):
     error("找不到列表文件", ListFile, str(tmp_path), classes=CLASSES)
     write(tmp_path / "index.csv", "file,label\n")
     error("一张图像也没有", ListFile, str(tmp_path), classes=CLASSES)
+
+
+# Paths that the system refuses: the data set names them, and the answer is a line
+
+LONG = "x" * 300 + ".png"  # file systems allow 255 bytes
+
+
+def closed(monkeypatch, folder: Path) -> None:
+    """As ``chmod 000``, which does not stop root."""
+    listdir = os.listdir
+
+    def refuse(path="."):
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+
+def test_names_longer_than_the_system_allows(listed):
+    for component in (ImageFolder, ListFile, CovidRadiography, COVIDxCXR2, CovidChestXray):
+        assert "找不到数据" in component.missing(root=str(listed / LONG))
+        error("找不到数据", component, str(listed / LONG), classes=CLASSES)
+    error("找不到列表文件", ListFile, str(listed), LONG, classes=CLASSES)
+    write(listed / "index.csv", f"file,label\nimages/{LONG},0\n")
+    error("index.csv:2：找不到图像", ListFile, str(listed), classes=CLASSES)
+    write(listed / "train.txt", f"1 {LONG} negative cohen\n")
+    error("1 张图有 1 张不在磁盘上", COVIDxCXR2, str(listed), classes=(NORMAL, COVID))
+    write(listed / "metadata.csv", HEADER + row("2", "No Finding", "PA", LONG))
+    error("metadata.csv:2：找不到图像", CovidChestXray, str(listed), classes=CLASSES)
+
+
+@pytest.mark.parametrize("inner", [".", "COVID"])
+def test_a_closed_folder_is_not_an_absent_one(folders, monkeypatch, inner):
+    """A recipe falls back to phantoms where data is absent, not where it may not be read."""
+    closed(monkeypatch, folders / inner)
+    error(f"无法读取文件夹 {folders / inner}（Permission denied）；请检查路径和权限", ImageFolder, str(folders),
+          classes=CLASSES)
+    if inner == ".":
+        error("无法读取文件夹", ImageFolder.missing, root=str(folders))
+        error("无法读取文件夹", ListFile, str(folders), classes=CLASSES)
 
 
 # COVID-19 Radiography Database

@@ -100,6 +100,12 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, match: str) -> 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["none.yaml", "x" * 300])  # the second is longer than the system allows
+def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="找不到提示词（prompt）文件 .*positive"):
+        read_prompts(tmp_path / name)
+
+
 def test_prompts_for_the_findings_that_are_evaluated() -> None:
     said: list[str] = []
     assert prompts_for(["nodule", "effusion"], PROMPTS, "f.yaml", False, said.append) == PROMPTS[::-1] and not said

@@ -186,6 +186,12 @@ def test_the_cache_of_masks_follows_the_findings_and_the_mask_files(tmp_path):
         Image.new("L", (4, 4), 0).save(tmp_path / "m.png")  # drawn anew: the kept mask would be the old one
         os.utime(tmp_path / "m.png", (1, 1 + len(text)))
         assert MaskPictures(films, ["lung"]).fingerprint() != before
+    # A name longer than the system allows has no state to follow; reading it is the error.
+    (tmp_path / "index.csv").write_text(f"file,lung_mask\na.png,{'m' * 300}.png\n")
+    films = MaskPictures(FindingsFile(str(tmp_path), "index.csv", mask_column={"lung_mask": "lung"}), ["lung"])
+    assert films.fingerprint()
+    with pytest.raises(UserError, match="掩膜（mask）"):
+        films.read(0)
 
 
 def test_the_whole_data_set_is_divided_and_then_what_has_no_mask_is_left_out(tmp_path, monkeypatch):

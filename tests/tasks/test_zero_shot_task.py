@@ -110,6 +110,8 @@ def test_a_run_names_its_model(runs: dict[str, Path], method: str) -> None:
 def test_what_is_no_pretrained_model(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Model.checkpoint：找不到预训练模型 .*nowhere.*convirt_phantom.yaml"):
         read_settings(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="Model.checkpoint：找不到预训练模型"):
+        read_settings(tmp_path / ("x" * 300))  # longer than the system allows
     save_weights(tmp_path / "classifier/model", {"fc.weight": np.zeros(2)}, {"architecture": "ResNet18"})
     with pytest.raises(UserError, match="ResNet18 的权重，没有文本塔"):
         read_settings(tmp_path / "classifier")

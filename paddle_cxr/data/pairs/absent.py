@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ class AbsentImages:
 
     def has(self, image: Path, where: str) -> bool:
         """Whether an image is there; raises :class:`UserError` naming it and ``where`` it is listed."""
-        if image.is_file():
+        if os.path.isfile(image):
             return True
         if self._on_error == "error":
             raise UserError(f"{where}：找不到图像 {image}；可能没有下载完整：请补上图像或删去这一行，"

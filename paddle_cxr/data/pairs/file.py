@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class PairsFile(PairSource):
     def missing(cls, **arguments: object) -> str | None:
         """Absent list."""
         file = Path(str(arguments.get("file", "")))
-        return None if file.is_file() else f"找不到图文对列表（pairs）{file}"
+        return None if os.path.isfile(file) else f"找不到图文对列表（pairs）{file}"
 
 
 def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -147,7 +147,7 @@ def images_of(metadata: Path) -> Iterator[_Image]:
 
 def _find_reports(root: Path, reports: str | None) -> Path:
     if reports is not None:
-        if not Path(reports).exists():
+        if not os.path.exists(reports):
             raise UserError(f"MimicCxrPairs.reports：找不到 {reports}（报告在 MIMIC-CXR，不在 MIMIC-CXR-JPG 里）")
         return Path(reports)
     return next((root / name for name in (TABLE, f"{TABLE}.gz", ZIP) if (root / name).is_file()), root)

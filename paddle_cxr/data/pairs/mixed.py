@@ -100,6 +100,10 @@ class MixedPairs(PairSource):
         part, own = self._where[index]
         return self._parts[part].locate(own)
 
+    def origin(self, index: int) -> tuple[str, str]:
+        part, own = self._where[index]
+        return self._parts[part].origin(own)
+
     def fingerprint(self) -> str:
         """The parts', and which of their pairs are used."""
         return fingerprint_of(" ".join(["mixed", *(part.fingerprint() for part in self._parts)]), self.records)

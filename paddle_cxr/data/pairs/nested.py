@@ -32,6 +32,9 @@ class PairsOfOther(PairSource):
     def locate(self, index: int) -> str:
         return self._source.locate(index)
 
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._source.origin(index)
+
 
 def why_missing_inside(kind: str, spec: Any, path: str) -> str | None:
     """What the source that ``spec`` describes says of its data, see :meth:`paddle_cxr.data.records.Source.missing`.

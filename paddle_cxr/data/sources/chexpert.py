@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from paddle_cxr.data.findings import FindingsRecord, FindingsSource
 from paddle_cxr.data.sources.chexpert_labels import COMPETITION, OBSERVATIONS, Blank, LabelPolicy, Uncertain
 from paddle_cxr.data.sources.findings_layout import Absent, SharedLabels, choose_findings, files_there, usable_records
-from paddle_cxr.data.sources.layout import inside, open_root, subfolders, why_missing
-from paddle_cxr.data.sources.tables import read_rows
+from paddle_cxr.data.sources.layout import inside, list_images, open_root, subfolders, why_missing
+from paddle_cxr.data.sources.tables import header_of, read_rows
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -36,6 +38,9 @@ class CheXpert(FindingsSource):
     ``root`` is that folder, or the one that holds it.  Tables that are not there are left out.  The patient is in the
     path.  The 234 validation and 668 test films were read by radiologists, so no cell of theirs is -1 or empty.
 
+    A table with a column ``Study`` instead of ``Path`` speaks of studies (``groundtruth.csv`` of the test set:
+    ``CheXpert-v1.0/test/patient64741/study1``); its labels are those of every image in the study's folder.
+
     Args:
         root: the folder, or an archive of it.
         findings: ``all`` 14, ``competition`` (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural Effusion), or a
@@ -44,7 +49,8 @@ class CheXpert(FindingsSource):
         uncertain_of: finding → what -1 means for it, e.g. ``{Atelectasis: positive, Edema: positive}``.
         blank: what an empty cell means: ``negative``, as in the paper, or ``unknown``.
         frontal_only: leave out lateral films; they are counted.
-        absent: what to do about images that a table names and the disk lacks: ``error`` or ``skip``.
+        absent: what to do about images that a table names and the disk lacks: ``error`` or ``skip``; a study without
+            images counts as one.
 
     Raises:
         UserError: no table, a column missing, an unknown finding, a cell or a path of another kind, an absent image.
@@ -61,9 +67,7 @@ class CheXpert(FindingsSource):
         shared, names = SharedLabels(chosen), [info.name for info in chosen]
         records, lateral = [], 0
         for split, table in _tables(folder).items():
-            for where, (path, *cells, side, position, sex, age) in read_rows(
-                    table, ("Path", *names), _DATASET, ("Frontal/Lateral", "AP/PA", "Sex", "Age")):
-                place = _place(folder, path, where)
+            for where, place, (*cells, side, position, sex, age) in _rows(folder, table, names):
                 view = _view(place, side, position)
                 if frontal_only and view == "LATERAL":
                     lateral += 1
@@ -100,6 +104,26 @@ def _tables(folder: Path) -> dict[str, Path]:
     found = {split: next((folder / name for name in names if (folder / name).is_file()), None)
              for split, names in _TABLES.items()}
     return {split: table for split, table in found.items() if table is not None}
+
+
+def _rows(folder: Path, table: Path, names: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """("file:line", path of an image below ``folder``, cells) of each image that a table speaks of.
+
+    Cells are those of ``names``, then side, position, sex and age.
+    """
+    header = header_of(table)
+    by_study = "Study" in header and "Path" not in header
+    columns = ("Study" if by_study else "Path", *names)
+    for where, (path, *cells) in read_rows(table, columns, _DATASET, ("Frontal/Lateral", "AP/PA", "Sex", "Age")):
+        place = _place(folder, path, where)
+        for image in _images_of(folder, place) if by_study else (place,):
+            yield where, image, cells
+
+
+def _images_of(folder: Path, study: str) -> list[str]:
+    """Paths below ``folder`` of a study's images; the study's own where there is none, so that it counts as absent."""
+    images = list_images(folder / study)[0] if os.path.isdir(folder / study) else []
+    return [f"{study}/{image.name}" for image in images] or [study]
 
 
 def _place(folder: Path, path: str, where: str) -> str:

@@ -63,6 +63,9 @@ class ClassesAsFindings(FindingsSource):
     def locate(self, index: int) -> str:
         return self._classes.locate(index)
 
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._classes.origin(index)
+
     def annotated(self, index: int, finding: str) -> bool:
         """It is absent, or a mask is listed."""
         return self.mask_file(index, finding) is not None or super().annotated(index, finding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class CovidChestXray(Source):
             if image in records:
                 left_out["重复的行"] += 1
                 continue
-            if not (folder / image).is_file():
+            if not os.path.isfile(folder / image):
                 raise UserError(f"{where}：找不到图像 {folder / image}；下载不完整时请重新 git clone")
             extra = {name: row[name] for name in _KEPT if row.get(name)}
             records[image] = Record(image, label, known_patient(row["patientid"]), extra=extra)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddle_cxr.data.records import ClassInfo, Record, Source
 from paddle_cxr.data.sources.image_folder import folder_records
-from paddle_cxr.data.sources.layout import class_folders, find_base, open_root, subfolders, why_missing
+from paddle_cxr.data.sources.layout import class_folders, entries, find_base, open_root, subfolders, why_missing
 from paddle_cxr.errors import UserError
 from paddle_cxr.registry import register
 
@@ -58,7 +58,7 @@ def _class_records(root: Path, label: int, folder: Path, notices: list[str]) -> 
     records = folder_records(root, [(label, images if images.is_dir() else folder)], notices)
     if not masks.is_dir():
         return records
-    known = {entry.name for entry in masks.iterdir()}
+    known = {entry.name for entry in entries(masks)}
     prefix = masks.relative_to(root).as_posix()
     result, without = [], 0
     for record in records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class COVIDxCXR2(Source):
             an absent image; or no list.
     """
 
+    cohort = "covid-chestxray-dataset"  # whose images keep their ids here; other hospitals' ids look otherwise
+
     def __init__(self, root: str, lists: dict[str, str] | None = None, absent: Absent = "error", *,
                  classes: tuple[ClassInfo, ...]) -> None:
         self.notices: list[str] = []
@@ -43,7 +46,7 @@ class COVIDxCXR2(Source):
         for split, file in _lists(folder, lists).items():
             path = folder / file
             records += without_repeats(_read_list(folder, split, path, classes), path, classes, self.notices)
-        there = [(folder / record.path).is_file() for record in records]
+        there = [os.path.isfile(folder / record.path) for record in records]
         super().__init__("COVIDx CXR-2", folder, classes,
                          usable_records(records, there, absent, folder, type(self).__name__, self.notices))
 
@@ -59,7 +62,7 @@ def _lists(root: Path, chosen: dict[str, str] | None) -> dict[str, str]:
         if unknown:
             raise UserError(f"DataLoader.Source.lists：{unknown[0]!r} 应为 train、val 或 test")
         return chosen
-    found = {split: f"{split}.txt" for split in ("train", "val", "test") if (root / f"{split}.txt").is_file()}
+    found = {split: f"{split}.txt" for split in ("train", "val", "test") if os.path.isfile(root / f"{split}.txt")}
     if not found:
         raise UserError(f"{root} 中没有 train.txt / test.txt；COVIDx 的列表可用 lists: {{train: …, test: …}} 指定")
     return found
@@ -84,6 +87,7 @@ def _parse(folder: Path, line: str, where: str) -> tuple[str, str, str, str]:
     label = places[0]
     # Usually the file name is one word; take more of them only where such a file exists.
     starts = range(label - 1, 0, -1)
-    start = next((one for one in starts if (folder / inside(" ".join(words[one:label]), where)).is_file()), label - 1)
+    start = next((one for one in starts if os.path.isfile(folder / inside(" ".join(words[one:label]), where))),
+                 label - 1)
     return (" ".join(words[:start]), inside(" ".join(words[start:label]), where), words[label],
             " ".join(words[label + 1:]))

@@ -137,7 +137,7 @@ class FindingsFile(FindingsSource):
 def _list(folder: Path, file: str, argument: str) -> Path:
     candidates = [folder / file, *([Path(file)] if os.path.dirname(file) else [])]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise UserError(f"找不到列表文件 {' 或 '.join(map(str, candidates))}；请检查 {_NAME}.{argument}")
 
@@ -214,7 +214,8 @@ def _findings(rows: Sequence[Row], wanted: Sequence[str] | None, names: Mapping[
     if not there and not any(row.masks for row in rows):
         raise UserError(f"{path}：没有一列说明征象（finding）；请设 {_NAME}.label_column（一列写出有哪些）、"
                         "finding_columns（每个征象一列）或 mask_column（掩膜）")
-    for argument, mentioned in (("names", names), ("unjudged", unjudged)):
+    for argument, mentioned in (("names", names),
+                                ("unjudged", [one for name, others in unjudged.items() for one in (name, *others)])):
         for name in mentioned:
             if name not in there:
                 raise UserError(f"{_NAME}.{argument}：没有征象 {name!r}{did_you_mean(name, there)}"

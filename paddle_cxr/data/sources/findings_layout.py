@@ -12,6 +12,7 @@ from tqdm import tqdm
 from paddle_cxr.data.findings import FindingBox
 from paddle_cxr.data.image import EXTENSIONS
 from paddle_cxr.data.records import ClassInfo, Record
+from paddle_cxr.data.sources.layout import listing
 from paddle_cxr.errors import UserError, did_you_mean
 
 Absent = Literal["error", "skip"]
@@ -85,14 +86,16 @@ class SharedLabels:
 def images_below(folder: Path, depth: int) -> dict[str, str]:
     """File name → path below ``folder`` (forward slashes) of the images in it and in folders up to ``depth`` below.
 
-    A name that lies in several folders is taken from the first, the upper before the lower, then by name.
+    A name that lies in several folders is taken from the first, the upper before the lower, then by name.  Raises
+    UserError for a folder that may not be read.
     """
     found: dict[str, str] = {}
     level = [""]
     for _ in range(depth + 1):
         deeper = []
         for prefix in level:
-            with os.scandir(folder / prefix) as entries:  # knows what is a folder without asking the disk again
+            # scandir knows what is a folder without asking the disk again.
+            with listing(folder / prefix), os.scandir(folder / prefix) as entries:
                 for entry in entries:
                     if entry.name.lower().endswith(EXTENSIONS):
                         found.setdefault(entry.name, prefix + entry.name)

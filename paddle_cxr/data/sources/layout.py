@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from paddle_cxr.data.archive import archive_stem, is_archive, unpack_once
@@ -14,13 +16,35 @@ from paddle_cxr.errors import UserError
 
 
 def why_missing(root: str | Path) -> str | None:
-    """A few words when ``root`` is absent or an empty folder (a mount point with nothing in it), else None."""
-    root = Path(root)
-    if not root.exists():
+    """A few words when ``root`` is absent or an empty folder (a mount point with nothing in it), else None.
+
+    Raises UserError for a folder that may not be read: that one is not absent.
+    """
+    if not os.path.exists(root):
         return f"找不到数据 {root}"
-    if root.is_dir() and not any(root.iterdir()):
+    if os.path.isdir(root) and not entries(root):
         return f"数据文件夹 {root} 是空的"
     return None
+
+
+@contextmanager
+def listing(folder: str | Path) -> Iterator[None]:
+    """Turn what the system refuses while ``folder`` is listed (closed, gone meanwhile) into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"无法读取文件夹 {folder}（{error.strerror or error}）；请检查路径和权限") from None
+
+
+def entries(folder: str | Path) -> list[Path]:
+    """What lies directly inside a folder, in no order; raises UserError for one that may not be read.
+
+    What single entries are is asked of ``os.path``, which says False of a path that the system refuses (in a closed
+    folder, or longer than names may be); pathlib's own methods raise there before Python 3.14.
+    """
+    with listing(folder):
+        os.stat(os.path.join(folder, os.curdir))  # one may be allowed to list a folder and not to open what is in it
+        return [Path(folder, name) for name in os.listdir(folder)]
 
 
 def open_root(root: str | Path, notices: list[str], *marks: str) -> Path:
@@ -36,7 +60,7 @@ def open_root(root: str | Path, notices: list[str], *marks: str) -> Path:
     if reason:
         raise UserError(f"{reason}；请检查 DataLoader.Source.root，数据下载方法见 docs/data.md")
     folder = Path(root)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     if not is_archive(folder):
         raise UserError(f"{folder} 既不是文件夹，也不是压缩包（zip、tar、tar.gz …）")
@@ -50,7 +74,7 @@ def open_root(root: str | Path, notices: list[str], *marks: str) -> Path:
 
 def _unwrapped(folder: Path, marks: Sequence[str]) -> Path:
     base = folder
-    while not any((base / mark).exists() for mark in marks):
+    while not any(os.path.exists(base / mark) for mark in marks):
         inside = subfolders(base)
         if len(inside) != 1:
             return folder
@@ -60,8 +84,8 @@ def _unwrapped(folder: Path, marks: Sequence[str]) -> Path:
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders directly inside, sorted by name, hidden and macOS litter left out."""
-    return sorted(entry for entry in folder.iterdir()
-                  if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
+    return sorted(entry for entry in entries(folder)
+                  if os.path.isdir(entry) and not entry.name.startswith((".", "__MACOSX")))
 
 
 def class_folders(base: Path, classes: Sequence[ClassInfo]) -> list[tuple[int, Path]]:
@@ -86,7 +110,7 @@ def find_base(root: Path, classes: Sequence[ClassInfo]) -> Path:
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
     """``(images, other files)`` directly inside ``folder``, sorted by name; hidden files are in neither."""
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(entry for entry in entries(folder) if os.path.isfile(entry) and not entry.name.startswith("."))
     images = [file for file in files if file.suffix.lower() in EXTENSIONS]
     return images, [file for file in files if file.suffix.lower() not in EXTENSIONS]
 
@@ -173,6 +197,9 @@ def read_table(path: Path, delimiter: str = ",") -> Iterator[tuple[str, dict[str
 
 
 def header_of(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of a CSV."""
+    """Column names of a CSV; raises UserError for a first line that is none."""
     lines = read_text(path).splitlines()
-    return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    try:
+        return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise UserError(f"{path}:1：不是有效的 CSV（{error}）") from None

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from paddle_cxr.data.image import EXTENSIONS
 from paddle_cxr.data.records import ClassInfo, Record, Source, label_of
 from paddle_cxr.data.sources.image_folder import folder_records
 from paddle_cxr.data.sources.layout import (
@@ -15,6 +14,7 @@ from paddle_cxr.data.sources.layout import (
     header_of,
     inside,
     known_patient,
+    list_images,
     open_root,
     read_table,
     read_text,
@@ -79,11 +79,11 @@ def _find_list(root: Path, file: str) -> Path | None:
     """The list, or None where only the default name was asked for and is absent."""
     candidates = [root / file, *([Path(file)] if os.path.dirname(file) else [])]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     if file == _DEFAULT_LIST:
         return None
-    there = [entry.name for entry in root.iterdir() if entry.is_file() and entry.suffix.lower() not in EXTENSIONS]
+    there = [entry.name for entry in list_images(root)[1]]
     raise UserError(f"找不到列表文件 {' 或 '.join(map(str, candidates))}{did_you_mean(Path(file).name, there)}"
                     f"（{root} 中有：{'、'.join(sorted(there)[:10]) or '没有列表'}）；请检查 DataLoader.Source.file")
 
@@ -91,7 +91,7 @@ def _find_list(root: Path, file: str) -> Path | None:
 def _class_folders_instead(root: Path, file: str, classes: Sequence[ClassInfo], notices: list[str]) -> list[Record]:
     """Records from class folders; lenient about other folders and missing classes, which the list would have said."""
     for base in (root / "images", root):
-        folders = class_folders(base, classes) if base.is_dir() else []
+        folders = class_folders(base, classes) if os.path.isdir(base) else []
         if folders:
             notices.append(f"!! 没有列表文件 {root / file}：按文件夹 {base}/<类别> 读取，"
                            "没有患者编号（patient_id）和折号（fold）")
@@ -158,7 +158,7 @@ def _plain_rows(path: Path, names: Mapping[str, str]) -> Iterator[tuple[str, dic
 def _record(root: Path, where: str, row: Mapping[str, str], names: Mapping[str, str],
             classes: Sequence[ClassInfo]) -> Record:
     path = inside(row[names["path"]], where)
-    if not (root / path).is_file():
+    if not os.path.isfile(root / path):
         raise UserError(f"{where}：找不到图像 {root / path}")
     return Record(path, _label(row[names["label"]], classes, where), known_patient(row.get(names["patient_id"])),
                   published_split(row.get(names["split"], ""), where),

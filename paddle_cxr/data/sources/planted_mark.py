@@ -58,6 +58,9 @@ class PlantedMark(Source):
     def locate(self, index: int) -> str:
         return self._source.locate(index)
 
+    def origin(self, index: int) -> tuple[str, str]:
+        return self._source.origin(index)
+
     def fingerprint(self) -> str:
         """The source's, and which images are marked: two rates that mark the same images are the same data set."""
         marks = np.packbits(self._marked).tobytes()

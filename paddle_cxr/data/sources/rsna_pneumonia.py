@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ class RSNAPneumonia(FindingsSource):
             Target of 1 without a box or of 0 with one, another class, two classes for a film, an absent film.
     """
 
+    cohort = "chestxray14"
+
     def __init__(self, root: str, findings: tuple[str, ...] | None = None, images: str | None = None,
                  absent: Absent = "error") -> None:
         notices: list[str] = []
@@ -76,14 +79,15 @@ class RSNAPneumonia(FindingsSource):
         patients = _patients(folder, notices)
         chosen = choose_findings((PNEUMONIA, NORMAL) if classes else (PNEUMONIA,), findings, _NAME)
         names = {info.name for info in chosen}
-        places = {Path(name).stem: f"{films.name}/{place}" for name, place in images_below(films, 0).items()}
+        below = films.relative_to(folder).as_posix()  # of several names where images says so
+        places = {Path(name).stem: f"{below}/{place}" for name, place in images_below(films, 0).items()}
         records = []
         for film, its in boxes.items():
             its_class = classes.get(film)
             known = {PNEUMONIA.name: int(bool(its)),
                      NORMAL.name: None if its_class is None else int(its_class == "Normal")}
             records.append(FindingsRecord(
-                places.get(film, f"{films.name}/{inside(film, folder.name)}.dcm"), 0, patients.get(film),
+                places.get(film, f"{below}/{inside(film, folder.name)}.dcm"), 0, patients.get(film),
                 extra={"class": its_class} if its_class else {},
                 labels={name: label for name, label in known.items() if name in names},
                 boxes=its if PNEUMONIA.name in names else ()))
@@ -107,7 +111,7 @@ class RSNAPneumonia(FindingsSource):
 def _image_folder(folder: Path, chosen: str | None) -> Path:
     names = _IMAGES if chosen is None else (inside(chosen, f"{_NAME}.images"),)
     for name in names:
-        if (folder / name).is_dir():
+        if os.path.isdir(folder / name):
             return folder / name
     raise UserError(f"{folder} 里没有图像文件夹 {' 或 '.join(names)}；请解压下载的图像，或设 {_NAME}.images")
 

@@ -49,7 +49,7 @@ class SeveralFilms(Source):
         super().__init__(f"{self._source.name}-films", self._source.root, classes, [
             replace(record, path=f"{record.path}/{film}", label=label)
             for record, label in zip(inner, given, strict=True) for film in range(films)])
-        self.demo = True
+        self.demo, self.cohort = True, self._source.name
         self._films, self._labels, self._seed = films, labels, seed
         self.notices = list(getattr(self._source, "notices", ()))
         if labels == "random":

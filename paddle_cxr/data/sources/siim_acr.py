@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _runs(table: Path) -> dict[str, list[np.ndarray]]:
 def _places(folder: Path, chosen: str | None) -> Mapping[str, str]:
     """File name → path below ``folder``."""
     names = _IMAGES if chosen is None else (inside(chosen, f"{_NAME}.images"),)
-    there = [name for name in names if (folder / name).is_dir()]
+    there = [name for name in names if os.path.isdir(folder / name)]
     if not there:
         raise UserError(f"{folder} 里没有图像文件夹 {' 或 '.join(names)}；请解压下载的图像，或设 {_NAME}.images")
     return {name: f"{one}/{place}" for one in reversed(there)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 
@@ -23,9 +23,9 @@ def find_table(folder: Path, names: Sequence[str], dataset: str, component: str)
         UserError: none of them is there.
     """
     for name in names:
-        found = sorted((*folder.glob(name), *folder.glob(f"{name}.gz")))
-        if found:
-            return found[-1]
+        with contextlib.suppress(OSError):  # longer than names may be: not there
+            if found := sorted((*folder.glob(name), *folder.glob(f"{name}.gz"))):
+                return found[-1]
     raise UserError(f"{folder} 里没有 {' 或 '.join(names)}，不像 {dataset}；请检查 {component}.root，"
                     "数据下载方法见 docs/data.md")
 
@@ -87,7 +87,7 @@ def _open(file: Path) -> io.TextIOBase:
     return open(file, encoding="utf-8-sig", errors="replace", newline="")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,9 @@ def _weights_of(recipe: FinetuningRecipe) -> Path:
         run /= f"fold{settings.fold}"
     given = Path(settings.checkpoint or run)
     for one in (given / MODEL, given):
-        if (one / TENSORS).is_file():
+        if os.path.isfile(one / TENSORS):
             return one
-    if given.is_file():
+    if os.path.isfile(given):
         return given
     if settings.folds and settings.fold is None:
         raise UserError(f"{given} 是交叉验证的结果，每折一个模型；请用 -o Global.fold=0 选一折")

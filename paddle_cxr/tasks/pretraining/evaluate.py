@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def evaluate(loaded: Loaded) -> None:
     for line in [*loaded.notices, *select_device(recipe.Global.device, World())[1], cpu.describe()]:
         print(line)
     weights = Path(recipe.Global.checkpoint or Path(recipe.Global.output_dir) / MODEL)
-    if not weights.exists():
+    if not os.path.exists(weights):
         raise UserError(f"找不到预训练模型 {weights}；请先训练，或用 -o Global.checkpoint=… 指定一次训练的输出目录")
     settings = read_settings(weights)
     for line in as_trained(recipe, settings):

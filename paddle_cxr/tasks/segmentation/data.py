@@ -7,6 +7,7 @@ cached on disk and moved by augmentation as pictures are, and 24 of them take no
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,7 @@ class MaskPictures(Source):
         for index in range(len(self.records)):
             for finding in self._findings:
                 file = self._source.mask_file(index, finding) if self._source.annotated(index, finding) else None
-                if file is not None and file.is_file():
+                if file is not None and os.path.isfile(file):
                     state = file.stat()
                     digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
