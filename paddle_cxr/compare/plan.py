@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from paddle_cxr.compare.recipe import EVALUATED, NONE, PRETRAINING, LoadedComparison
+from paddle_cxr.compare.recipe import EVALUATED, NONE, PRETRAINING, LoadedComparison, plain
 from paddle_cxr.compare.schema import TaskSection
 from paddle_cxr.config import merge, read_recipe
 from paddle_cxr.recipe import FALLBACK_KEY
@@ -92,7 +92,7 @@ def _evaluations(loaded: LoadedComparison, name: str, task: TaskSection, before:
     start = f"{before.arm}/{before.method}/seed{before.pretraining_seed}" if before else NONE
     for values, seed in itertools.product(itertools.product(*task.vary.values()), task.seeds or [None]):
         point = dict(zip(task.vary, values, strict=True))
-        parts = [f"{key.rsplit('.', 1)[-1]}{_plain(value)}" for key, value in point.items()]
+        parts = [f"{key.rsplit('.', 1)[-1]}{plain(value)}" for key, value in point.items()]
         of_method = loaded.recipe.Methods[before.method].tasks.get(name, {}) if before else {}
         override = merge(task.override, of_method)
         for key, value in (point | {task.weights: str(before.folder) if before else None}).items():
@@ -154,7 +154,3 @@ def _lay(recipe: dict[str, Any], dotted: str, value: Any) -> None:
     for key in parents:
         recipe = recipe.setdefault(key, {})
     recipe[last] = value
-
-
-def _plain(value: Any) -> str:
-    return "".join(char if char.isalnum() or char in "._-" else "_" for char in str(value))

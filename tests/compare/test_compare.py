@@ -262,6 +262,8 @@ def test_runs_on_different_images_are_not_compared(bench):
     ("Arms.none={zh: x, pretraining: {}}", "Arms.none：这个名字程序自己要用"),
     ("Tasks={pretraining: {recipe: zero.yaml, metric: x}}", "Tasks.pretraining：这个名字程序自己要用"),
     ("Tasks.finetuning.seeds=[0, 0]", "Tasks.finetuning.seeds：应写几个不同的值"),
+    ("Tasks.finetuning.vary={Finetune.findings: [a b, c, a_b]}",
+     "Tasks.finetuning.vary.Finetune.findings：'a b' 和 'a_b' 的文件夹名都是 a_b"),
     ("Pretraining.seeds=[1, 1]", "Pretraining.seeds：应写几个不同的值"),
 ])
 def test_a_mistake_in_the_recipe_is_one_clear_line(bench, change, said):
