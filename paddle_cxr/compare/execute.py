@@ -18,6 +18,7 @@ from queue import SimpleQueue
 import yaml
 
 from paddle_cxr import cpu
+from paddle_cxr.compare.one_run import PARENT
 from paddle_cxr.compare.plan import Run
 from paddle_cxr.compare.recipe import TRAINED
 from paddle_cxr.compare.schema import StepSection
@@ -270,7 +271,8 @@ def _environment(slot: str) -> dict[str, str]:
     """As here, but for what keeps a run to its device."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+                                PARENT: str(os.getpid())}
     if slot == "cpu":
         # Not among "ours" any more: a value that counts as the user's stays as it is.
         return environment | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}

@@ -393,8 +393,12 @@ def test_it_is_not_started_by_a_launcher(bench, monkeypatch):
         compare(argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=True, debug=False))
 
 
-def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
-    """A training takes the second signal for "at once", and its steps since the last checkpoint would be lost."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_and_sigterm_give_every_run_one_signal_so_that_it_can_save(bench, number):
+    """A training takes the second signal for "at once", and its steps since the last checkpoint would be lost.
+
+    SIGTERM is what a cluster sends before it takes the machine.
+    """
     (bench / "child.py").write_text(textwrap.dedent("""
         import signal, sys, time
         from pathlib import Path
@@ -411,16 +415,13 @@ def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
         sys.exit(130)
         """))
     script = textwrap.dedent("""
-        from paddle_cxr.compare.execute import execute
-        from paddle_cxr.compare.plan import plan
-        from paddle_cxr.compare.recipe import load
-        import sys
-        loaded = load("compare.yaml")
-        try:
-            execute(plan(loaded)[:1], loaded.tasks, ["cpu"], lambda line: print(line, flush=True),
-                    program=[sys.executable, "child.py"])
-        except KeyboardInterrupt:
-            sys.exit(130)
+        import argparse, sys
+        from paddle_cxr import cli
+        from paddle_cxr.compare import execute, run
+        execute.execute.__defaults__ = (False, (sys.executable, "child.py"))
+        run._check = lambda *_: None  # the recipes here are no whole ones
+        cli.run(run.compare, argparse.Namespace(config="compare.yaml", override=["Global.devices=[cpu]"], dry_run=False,
+                                                debug=False))
         """)
     environment = os.environ | {"PYTHONPATH": str(Path(execution.__file__).parents[2])}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=bench, start_new_session=True,
@@ -428,7 +429,54 @@ def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
     limit = time.monotonic() + 60
     while not (bench / "ready").exists() and time.monotonic() < limit:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    os.killpg(process.pid, number)  # what a terminal does; the runs have sessions of their own
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "训练到一半的先保存" in said
     assert (bench / "signals.txt").read_text() == "SIGTERM "
+
+
+def test_a_run_that_is_still_loading_when_the_comparison_is_killed_ends_too(bench):
+    """It would train on beside its successor in one folder: what is its parent when it looks is nobody's process."""
+    (bench / "child.py").write_text(textwrap.dedent("""
+        import os, time
+        from pathlib import Path
+        Path("pid.new").write_text(str(os.getpid()))
+        os.rename("pid.new", "pid")
+        parent = os.getppid()
+        while os.getppid() == parent:  # loading Paddle
+            time.sleep(0.05)
+        from paddle_cxr.compare.one_run import end_with_parent
+        end_with_parent()
+        time.sleep(120)
+        """))
+    script = textwrap.dedent("""
+        import sys
+        from paddle_cxr.compare.execute import execute
+        from paddle_cxr.compare.plan import plan
+        from paddle_cxr.compare.recipe import load
+        loaded = load("compare.yaml")
+        execute(plan(loaded)[:1], loaded.tasks, ["cpu"], print, program=[sys.executable, "child.py"])
+        """)
+    environment = os.environ | {"PYTHONPATH": str(Path(execution.__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=bench)
+    limit = time.monotonic() + 60
+    while not (bench / "pid").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    child = int((bench / "pid").read_text())
+    try:
+        while running(child) and time.monotonic() < limit:
+            time.sleep(0.1)
+        assert not running(child)
+    finally:
+        if running(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def running(pid: int) -> bool:
+    """Ended processes whose new parent does not ask for them stay listed as zombies."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
