@@ -38,7 +38,9 @@ class Run:
         pretraining_seed: of the pretraining it is or starts from, None without.
         folder: its output folder.
         after: ids of the runs it needs.
-        key: changes with anything that decides the result.
+        key: changes with anything that the recipe says or names, for this run and the one it needs.
+        data: id → stamp of the data set, for this run and those it needs; without those whose data are not there.
+            Empty in a plan: :func:`paddle_cxr.compare.data.with_data` fills it in.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Run:
     seed: int | None = None
     point: dict[str, Any] = field(default_factory=dict)
     key: str = ""
+    data: dict[str, str] = field(default_factory=dict)
 
     def recipe(self) -> dict[str, Any]:
         """The whole recipe, ready to be written."""
