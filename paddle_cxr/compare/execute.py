@@ -9,21 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import yaml
 
 from paddle_cxr import cpu
+from paddle_cxr.compare.data import with_data
+from paddle_cxr.compare.one_run import PARENT
 from paddle_cxr.compare.plan import Run
 from paddle_cxr.compare.recipe import TRAINED
 from paddle_cxr.compare.schema import StepSection
 from paddle_cxr.config import merge
 from paddle_cxr.errors import UserError
 from paddle_cxr.files import write_json, write_text
+from paddle_cxr.weights import TENSORS
 
 DONE = "done.json"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -127,16 +131,14 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
         keep_weights: of fine-tuning and segmentation.
         program: is given ``train`` or ``eval``, ``-c`` and a recipe.
     """
-    outcome = Outcome()
-    waiting = []
-    for run in runs:
-        seconds = finished(run)
-        if seconds is None:
-            waiting.append(run)
-        else:
-            outcome.seconds[run.id] = seconds
+    runs = with_data(runs)
+    outcome = Outcome(seconds=_finished(runs))
+    waiting = [run for run in runs if run.id not in outcome.seconds]
     if len(waiting) < len(runs):
         say(f"{len(runs) - len(waiting)} 项已经做完，跳过")
+    if changed := [run.id for run in waiting if (done := _done(run)) and _of_other_data(run, done["data"])]:
+        say(f"{len(changed)} 项要重做，它们的数据（图像、标签、患者或文字）变了：{'、'.join(changed[:3])}"
+            + ("等" if len(changed) > 3 else ""))
     free: SimpleQueue[str] = SimpleQueue()
     for slot in slots:
         free.put(slot)
@@ -159,7 +161,7 @@ def execute(runs: Sequence[Run], tasks: dict[str, str], slots: Sequence[str], sa
                     trouble, seconds = future.result(), time.monotonic() - started
                     if trouble is None:
                         _clear(run, keep_weights)
-                        write_json(run.folder / DONE, {"key": run.key, "seconds": round(seconds, 1)})
+                        write_json(run.folder / DONE, {"key": run.key, "data": run.data, "seconds": round(seconds, 1)})
                         outcome.seconds[run.id] = seconds
                     else:
                         outcome.failed[run.id] = trouble
@@ -180,15 +182,38 @@ def _clear(run: Run, keep_weights: bool) -> None:
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
+def _finished(runs: Sequence[Run]) -> dict[str, float]:
+    """id → seconds of the runs that need not be done.
+
+    A pretraining whose weights are gone is done again only if a run needs them: they take room, and the figures made
+    with them stay what they are.
+    """
+    seconds = {run.id: found for run in runs if (found := finished(run)) is not None}
+    needed = {id_ for run in runs if run.id not in seconds for id_ in run.after}
+    gone = [run.id for run in runs if run.id in needed and not (run.folder / "model" / TENSORS).is_file()]
+    return {id_: found for id_, found in seconds.items() if id_ not in gone}
+
+
 def finished(run: Run) -> float | None:
     """How many seconds the run took, if it is done and nothing that decides its result has changed since."""
     if run.task is not None and not (run.results / "metrics.json").is_file():
         return None
+    done = _done(run)
+    return None if done is None or _of_other_data(run, done["data"]) else done["seconds"]
+
+
+def _done(run: Run) -> dict[str, Any] | None:
+    """What was kept when the run was done, by the same recipe; None where it was not, or by another one."""
     try:
         done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-        return float(done["seconds"]) if done["key"] == run.key else None
+        return {"data": {}, **done, "seconds": float(done["seconds"])} if done["key"] == run.key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _of_other_data(run: Run, data: Mapping[str, str]) -> bool:
+    """Whether stamps that were kept differ from the present ones; where either is unknown, they do not."""
+    return any(data.get(id_, stamp) != stamp for id_, stamp in run.data.items())
 
 
 def _ready(waiting: Sequence[Run], outcome: Outcome, most: int) -> list[Run]:
@@ -236,7 +261,7 @@ def _one(run: Run, tasks: dict[str, str], free: SimpleQueue[str], children: _Chi
         write_text(file, yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=120))
         (run.folder / DONE).unlink(missing_ok=True)
         _remove_left_over(run)
-        write_text(_beside(run, ".key"), run.key + "\n")
+        write_text(_beside(run, ".key"), _begun_with(run))
         log = _beside(run, ".log")
         code = children.wait_for([*program, run.tool, "-c", str(file)], log, _environment(slot))
         return None if code == 0 else _why(log, code)
@@ -259,18 +284,27 @@ def _remove_left_over(run: Run) -> None:
     for old in run.folder.glob("eval_*") if run.tool == "eval" else ():
         shutil.rmtree(old, ignore_errors=True)
     try:
-        begun = _beside(run, ".key").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        key, *stamps = _beside(run, ".key").read_text(encoding="utf-8").splitlines()
+        changed = key != run.key or _of_other_data(run, dict(line.split(" ") for line in stamps))
+    except OSError:
         return
-    if begun != run.key:
+    except ValueError:  # a damaged file
+        changed = True
+    if changed:
         shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+
+def _begun_with(run: Run) -> str:
+    """The key, and a line a stamp."""
+    return "".join(f"{line}\n" for line in [run.key, *(f"{id_} {stamp}" for id_, stamp in run.data.items())])
 
 
 def _environment(slot: str) -> dict[str, str]:
     """As here, but for what keeps a run to its device."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+                                PARENT: str(os.getpid())}
     if slot == "cpu":
         # Not among "ours" any more: a value that counts as the user's stays as it is.
         return environment | {"OMP_NUM_THREADS": "1", "PADDLE_CXR_ENV": ""}

@@ -9,10 +9,15 @@ import time
 
 from paddle_cxr import cli
 
+PARENT = "PADDLE_CXR_COMPARISON"
+"""Environment variable: the comparison's process id."""
+
 
 def end_with_parent() -> None:
     """End when the comparison was killed: two runs must not write one folder when it is started again."""
-    parent = os.getppid()
+    # Told, and not asked for here: a comparison that was killed while this program was loading is nobody's parent now.
+    # Taken out, as it is not true for processes that this one starts.
+    parent = int(os.environ.pop(PARENT, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -24,12 +29,12 @@ def end_with_parent() -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Do what ``tools/train.py`` or ``tools/eval.py`` does with the recipe."""
+    end_with_parent()
     from paddle_cxr.engine.jobs import evaluator
     from paddle_cxr.engine.launch import train
     from paddle_cxr.quiet import import_paddle
     from paddle_cxr.recipe import task_of
 
-    end_with_parent()
     if arguments.tool == "train":
         return train(arguments)
     task = task_of(arguments.config, arguments.override)

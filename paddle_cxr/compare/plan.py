@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from paddle_cxr.compare.recipe import EVALUATED, NONE, PRETRAINING, LoadedComparison
+from paddle_cxr.compare.recipe import EVALUATED, NONE, PRETRAINING, LoadedComparison, plain
 from paddle_cxr.compare.schema import TaskSection
 from paddle_cxr.config import merge, read_recipe
 from paddle_cxr.recipe import FALLBACK_KEY
@@ -38,7 +38,9 @@ class Run:
         pretraining_seed: of the pretraining it is or starts from, None without.
         folder: its output folder.
         after: ids of the runs it needs.
-        key: changes with anything that decides the result.
+        key: changes with anything that the recipe says or names, for this run and the one it needs.
+        data: id → stamp of the data set, for this run and those it needs; without those whose data are not there.
+            Empty in a plan: :func:`paddle_cxr.compare.data.with_data` fills it in.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Run:
     seed: int | None = None
     point: dict[str, Any] = field(default_factory=dict)
     key: str = ""
+    data: dict[str, str] = field(default_factory=dict)
 
     def recipe(self) -> dict[str, Any]:
         """The whole recipe, ready to be written."""
@@ -92,7 +95,7 @@ def _evaluations(loaded: LoadedComparison, name: str, task: TaskSection, before:
     start = f"{before.arm}/{before.method}/seed{before.pretraining_seed}" if before else NONE
     for values, seed in itertools.product(itertools.product(*task.vary.values()), task.seeds or [None]):
         point = dict(zip(task.vary, values, strict=True))
-        parts = [f"{key.rsplit('.', 1)[-1]}{_plain(value)}" for key, value in point.items()]
+        parts = [f"{key.rsplit('.', 1)[-1]}{plain(value)}" for key, value in point.items()]
         of_method = loaded.recipe.Methods[before.method].tasks.get(name, {}) if before else {}
         override = merge(task.override, of_method)
         for key, value in (point | {task.weights: str(before.folder) if before else None}).items():
@@ -154,7 +157,3 @@ def _lay(recipe: dict[str, Any], dotted: str, value: Any) -> None:
     for key in parents:
         recipe = recipe.setdefault(key, {})
     recipe[last] = value
-
-
-def _plain(value: Any) -> str:
-    return "".join(char if char.isalnum() or char in "._-" else "_" for char in str(value))

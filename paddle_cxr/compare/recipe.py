@@ -73,6 +73,7 @@ def _task(section: Any, path: str) -> str:
     _all_different(section.seeds or [None], f"{path}.seeds")
     for key, values in section.vary.items():
         _all_different(values, f"{path}.vary.{key}")
+        _all_named_differently(values, f"{path}.vary.{key}")
     return task
 
 
@@ -80,6 +81,22 @@ def _all_different(values: Sequence[Any], path: str) -> None:
     """What is written twice would be two runs in one folder."""
     if not values or len(set(map(str, values))) < len(values):
         raise UserError(f"{path}：应写几个不同的值，现在是 {values}")
+
+
+def plain(value: Any) -> str:
+    """A varied value as part of a folder's name."""
+    return "".join(char if char.isalnum() or char in "._-" else "_" for char in str(value))
+
+
+def _all_named_differently(values: Sequence[Any], path: str) -> None:
+    """Two values of one folder would be one run."""
+    named: dict[str, Any] = {}
+    for value in values:
+        name = plain(value)
+        if name in named:
+            raise UserError(f"{path}：{named[name]!r} 和 {value!r} 的文件夹名都是 {name}（字母、数字和 . _ - 以外的字符"
+                            "写成 _）；请改其中一个")
+        named[name] = value
 
 
 def _of_task(file: str, path: str, wanted: Sequence[str]) -> str:

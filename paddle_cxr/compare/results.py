@@ -25,6 +25,7 @@ from paddle_cxr.evaluation.significance import (
 )
 
 _SAME = 1e-6  # the figure made of per_image.csv must be the one in metrics.json
+_TOLD = ("patient_id", "truth_pixels")  # columns that come from the data, as the labels do
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _difference(recipe: ComparisonRecipe, group: _Group, base: _Group) -> Differ
     everything = [*tables[0], *tables[1]]
     if any(table.names != everything[0].names for table in everything):
         raise _NotComparable("各次运行测试的不是同一批图")
+    if any(table.truth != everything[0].truth for table in everything):
+        raise _NotComparable("各次运行测试的图，标签、患者或真实掩膜的大小不同（数据变过）")
     sides = [[table.statistic(metric, value) for table, value in zip(side, one.values, strict=True)]
              for side, one in zip(tables, (group, base), strict=True)]
     seeds = [[(run.pretraining_seed, run.seed) for run in one.runs] for one in (group, base)]
@@ -196,6 +199,8 @@ class _Table:
         except OSError:
             raise _NotComparable(f"没有 {file}") from None
         self.names = [(row.get("file"), row.get("finding")) for row in self.rows]
+        told = [column for column in self.columns if column.startswith("label:") or column in _TOLD]
+        self.truth = [{column: row.get(column) for column in told} for row in self.rows]
         # Rows of one image (grounding has one a finding) are drawn together where the patient is not known.
         self.patients = [row.get("patient_id") or row.get("file") for row in self.rows]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -38,7 +40,7 @@ def compare(arguments: argparse.Namespace) -> int:
             return _foretell(loaded, plan(loaded), slots)
         folder = Path(loaded.recipe.Global.output_dir)
         try:
-            with locked(folder / "compare.lock"):
+            with locked(folder / "compare.lock"), _terminated_like_ctrl_c():
                 output = RunFolder(folder)  # keeps what is said in log.txt
                 try:
                     _compare(loaded, output, slots)
@@ -47,6 +49,16 @@ def compare(arguments: argparse.Namespace) -> int:
         except Taken:
             raise UserError(f"{folder} 正被另一个 tools/compare.py 使用；请等它做完，或改 Global.output_dir") from None
     return 0
+
+
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as a cluster sends before it takes the machine, stops the runs and lets them save, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _foretell(loaded: LoadedComparison, runs: list[Run], slots: list[str]) -> int:

@@ -1,9 +1,9 @@
-"""Is what lies in an output folder the same recipe, to be continued, or another one, to be kept aside?"""
+"""Is what lies in an output folder the same recipe and data, to be continued, or another, to be kept aside?"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from paddle_cxr.schema import Section
 # Keys of Global that may differ between a run and its continuation: where and how fast, not what comes out.
 VOLATILE = {"output_dir", "device", "ranks", "workers", "chunk", "resume", "checkpoint", "log_every",
             "save_every_minutes", "save_every_steps", "fold"}
+
+_DATA = "data.txt"  # in a fold's folder: the stamp of the data it was begun with
 
 
 def dump(recipe: Section) -> str:
@@ -53,6 +55,27 @@ def claim_for_folds(recipe: Any, say: Callable[[str], None]) -> None:
     if recipe.DataLoader.Split["name"] != "NoSplit":
         say(f"交叉验证：按 Global.folds 分成 {recipe.Global.folds} 折，不用 DataLoader.Split")
     write_text(path / "config.yaml", dump(recipe))
+
+
+def set_changed_folds_aside(path: Path, stamps: Sequence[str], say: Callable[[str], None]) -> None:
+    """Rename the folds within ``path`` that were begun with other data: pooled, they would test some images twice.
+
+    Args:
+        stamps: of every fold, :func:`paddle_cxr.data.stamp.data_stamp` of the present data as that fold divides them.
+    """
+    for fold, stamp in enumerate(stamps):
+        folder = path / f"fold{fold}"
+        try:
+            begun = (folder / _DATA).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):  # not begun
+            continue
+        if begun != stamp:
+            say(f"第 {fold} 折要重做，数据（图像、标签或患者）与那次不同：{rename_aside(folder, '数据不同')}")
+
+
+def note_data(fold: Path, stamp: str) -> None:
+    """Keep with which data a fold was begun, for :func:`set_changed_folds_aside`."""
+    write_text(fold / _DATA, stamp + "\n")
 
 
 def differences(path: Path, recipe: Section, harmless: Collection[str] = ()) -> list[str]:

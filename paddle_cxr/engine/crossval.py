@@ -13,10 +13,12 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source, prove_disjoint
 from paddle_cxr.data.records import Source
-from paddle_cxr.engine.continuing import claim_for_folds
+from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import describe_run, load_data, open_folder, train_run
+from paddle_cxr.errors import UserError
 from paddle_cxr.evaluation import summarise_folds
 from paddle_cxr.evaluation.report import number_text
 from paddle_cxr.files import write_json, write_text
@@ -28,19 +30,27 @@ SHOWN = {"accuracy": "准确率", "balanced_accuracy": "平衡准确率", "macro
 def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> dict[str, Any]:
     """Train and evaluate every fold (or the one of ``Global.fold``); a finished fold is not run again.
 
+    One that was begun with other data, or another division into folds, is renamed and done again.
     Each fold's held-out patients are evaluated once, with the weights ``Global.keep`` names.
 
     Returns:
         Mean, s.d. and per-fold metrics, as written to ``metrics.json`` (only when all folds are done).
+
+    Raises:
+        UserError: the folds did not evaluate as many images as there are.
     """
     settings = loaded.recipe.Global
     if world.is_main:
         claim_for_folds(loaded.recipe, say)
     wait_for_all(world)
     data = load_data(loaded, say, world, subsets=_undivided(loaded))
+    stamps = [data_stamp(data.source, one_fold(loaded, data.source, fold)[1]) for fold in range(settings.folds)]
+    if world.is_main:
+        set_changed_folds_aside(Path(settings.output_dir), stamps, say)
+    wait_for_all(world)
     chosen = [settings.fold] if settings.fold is not None else range(settings.folds)
     for fold in chosen:
-        _run_fold(loaded, data, fold, world, say)
+        _run_fold(loaded, data, fold, stamps[fold], world, say)
     done = {fold: metrics for fold in range(settings.folds) if (metrics := _finished(loaded, fold)) is not None}
     if len(done) < settings.folds:
         say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
@@ -53,7 +63,8 @@ def _undivided(loaded: Loaded) -> list[str]:
     return ["all"] * len(open_source(loaded).records)
 
 
-def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: Callable[[str], None]) -> None:
+def _run_fold(loaded: Loaded, data: LabelledData, fold: int, stamp: str, world: World, say: Callable[[str], None]
+              ) -> None:
     if _finished(loaded, fold) is not None:
         say(f"第 {fold} 折已完成，跳过")
         return
@@ -62,6 +73,8 @@ def _run_fold(loaded: Loaded, data: LabelledData, fold: int, world: World, say: 
     part.subsets = subsets
     folder = open_folder(one, one.recipe.Global.output_dir, world)
     try:
+        if world.is_main:
+            note_data(folder.path, stamp)
         prove_disjoint(part.source, part.subsets, folder.say)
         train_run(one, part, folder, world)
     finally:
@@ -95,6 +108,10 @@ def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:
 
 def _summarise(loaded: Loaded, data: LabelledData, done: dict[int, dict[str, Any]]) -> dict[str, Any]:
     folds = [done[fold] for fold in sorted(done)]
+    evaluated = sum(metrics["images"] for metrics in folds)
+    if evaluated != len(data.labels):
+        raise UserError(f"{loaded.recipe.Global.output_dir}：各折共评估 {evaluated} 张图，数据里有 "
+                        f"{len(data.labels)} 张，不写汇总；数据变了，请用 -o Global.resume=false 重新训练")
     summary = summarise_folds(folds)
     folder = RunFolder(loaded.recipe.Global.output_dir)
     lines = ["| 折 | 图像数 | " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * (len(SHOWN) + 2)]

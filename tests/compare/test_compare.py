@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ print("checkpoints there:", (folder / "checkpoints").exists())
 folder.mkdir(parents=True, exist_ok=True)
 for part in ("checkpoints", "model"):
     (folder / part).mkdir(exist_ok=True)
+(folder / "model/model.safetensors").touch()
 if settings["task"] != "pretraining":
     checkpoint = str(recipe.get("Model", {}).get("checkpoint"))
     lift = {"real": 2.0, "synthetic": 1.2}.get(checkpoint.split("/")[-4] if checkpoint != "None" else "", 0.2)
@@ -185,6 +187,89 @@ def test_a_file_that_a_recipe_names_belongs_to_the_result(bench):
     assert {id_ for id_ in keys if keys[id_] != again[id_]} == {id_ for id_ in keys if id_.startswith("synthetic")}
 
 
+def list_films(root: Path, positive: int) -> dict[str, object]:
+    """Six listed films in ``root``, of which ``positive`` of every three shows A; returns their FindingsFile."""
+    root.mkdir(exist_ok=True)
+    for i in range(6):
+        (root / f"{i}.png").write_bytes(b"x" * (100 + i))  # never opened to list them
+    rows = [f"{i}.png,p{i},{int(i % 3 < positive)}" for i in range(6)]
+    (root / "index.csv").write_text("\n".join(["file,patient_id,A", *rows]) + "\n", encoding="utf-8")
+    return {"name": "FindingsFile", "root": str(root), "finding_columns": ["A"]}
+
+
+def test_figures_of_other_labels_or_images_are_made_again(bench):
+    """The recipe names a folder, and its key knows nothing of what is in it."""
+    root = bench / "data"
+    recipe = {"Global": {"task": "zero_shot"}, "DataLoader": {"Source": list_films(root, 1)}}
+    (bench / "zero.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    _, runs, _, said = run_all(bench)
+    assert not any("变了" in line for line in said)
+    zero_shot = sorted(str(run.folder) for run in runs if run.task == "zero_shot")
+
+    def done_again() -> list[str]:
+        before = calls(bench)
+        said[:] = run_all(bench)[3]
+        after = calls(bench)
+        for one in before:
+            after.remove(one)
+        return after
+
+    assert done_again() == []
+    list_films(root, 2)
+    assert done_again() == zero_shot
+    assert "2 项要重做，它们的数据（图像、标签、患者或文字）变了：real/ConVIRT/seed42/zero_shot" in "\n".join(said)
+    (root / "0.png").write_bytes(b"painted over")
+    assert done_again() == zero_shot
+    index = root / "index.csv"
+    index.write_text(index.read_text(encoding="utf-8").replace("p5", "p4"), encoding="utf-8")
+    assert done_again() == zero_shot
+    assert done_again() == []
+    root.rename(bench / "away")  # whoever tidies up keeps the figures
+    assert done_again() == []
+    (bench / "away").rename(root)
+    for file in bench.glob("out/runs/**/done.json"):  # as written before data were looked at
+        done = json.loads(file.read_text())
+        del done["data"]
+        file.write_text(json.dumps(done))
+    assert done_again() == []
+
+
+def test_other_pretraining_data_make_everything_again_that_stands_on_them(bench):
+    root = bench / "data"
+    list_films(root, 1)
+    (root / "index.csv").write_text("file,label\n" + "".join(f"{i}.png,A\n" for i in range(6)), encoding="utf-8")
+    source = f"{{name: LabelledPairs, source: {{name: ListFile, root: {root}}}, prompts: {{A: Shown., B: Clear.}}}}"
+    change = f"Arms.real.pretraining.DataLoader.Source={source}"
+    _, runs, _, _ = run_all(bench, change)
+    before = calls(bench)
+    (root / "index.csv").write_text("file,label\n" + "".join(f"{i}.png,B\n" for i in range(6)), encoding="utf-8")
+    # A training of it that was interrupted would be continued with the new data, and evaluated as if it had seen them.
+    pretraining = next(run for run in runs if run.id == "real/ConVIRT/seed42/pretraining")
+    (pretraining.folder / "checkpoints/latest").mkdir(parents=True)
+    run_all(bench, change)
+    again = calls(bench)
+    for one in before:
+        again.remove(one)
+    assert again == sorted(str(run.folder) for run in runs if run.arm == "real") and len(again) == 1 + 1 + 4
+    assert "checkpoints there: False" in pretraining.folder.with_name("pretraining.log").read_text()
+
+
+def test_a_pretraining_without_weights_is_made_again_only_for_a_run_that_needs_it(bench):
+    _, runs, _, _ = run_all(bench)
+    pretraining = next(run for run in runs if run.id == "real/ConVIRT/seed42/pretraining")
+    shutil.rmtree(pretraining.folder / "model")
+    before = calls(bench)
+    run_all(bench)
+    assert calls(bench) == before  # weights take room, and all figures are there
+    (bench / "out/runs/real/ConVIRT/seed42/zero_shot/eval_test/metrics.json").unlink()
+    _, _, outcome, _ = run_all(bench)
+    again = calls(bench)
+    for one in before:
+        again.remove(one)
+    assert again == sorted([str(pretraining.folder), str(pretraining.folder.with_name("zero_shot"))])
+    assert not outcome.failed and (pretraining.folder / "model/model.safetensors").is_file()
+
+
 def test_a_failure_leaves_out_what_needs_it_and_nothing_else(bench, monkeypatch):
     monkeypatch.setenv("FAIL", "synthetic/ConVIRT/seed42/pretraining")
     loaded, runs, outcome, said = run_all(bench)
@@ -248,6 +333,17 @@ def test_runs_on_different_images_are_not_compared(bench):
     assert all(cell.difference is None for cell in results.cells if cell.task == "zero_shot")
 
 
+@pytest.mark.parametrize("change", [("0.png,p0,0,", "0.png,p0,1,"), ("0.png,p0,", "0.png,p7,")],
+                         ids=["label", "patient"])
+def test_runs_on_other_labels_or_patients_are_not_compared(bench, change):
+    loaded, runs, outcome, _ = run_all(bench)
+    file = bench / "out/runs/real/ConVIRT/seed42/zero_shot/eval_test/per_image.csv"
+    file.write_text(file.read_text().replace(*change, 1))
+    results = collect(loaded.recipe, runs, list(outcome.seconds))
+    assert any("标签、患者或真实掩膜的大小不同" in notice for notice in results.notices)
+    assert all(cell.difference is None for cell in results.cells if cell.task == "zero_shot")
+
+
 @pytest.mark.parametrize(("change", "said"), [
     ("Tasks.zero_shot.seeds=[1]", "Tasks.zero_shot.seeds：zero_shot 只评估"),
     ("Tasks.finetuning.seeds=null", "Tasks.finetuning.seeds：finetuning 要训练"),
@@ -262,6 +358,8 @@ def test_runs_on_different_images_are_not_compared(bench):
     ("Arms.none={zh: x, pretraining: {}}", "Arms.none：这个名字程序自己要用"),
     ("Tasks={pretraining: {recipe: zero.yaml, metric: x}}", "Tasks.pretraining：这个名字程序自己要用"),
     ("Tasks.finetuning.seeds=[0, 0]", "Tasks.finetuning.seeds：应写几个不同的值"),
+    ("Tasks.finetuning.vary={Finetune.findings: [a b, c, a_b]}",
+     "Tasks.finetuning.vary.Finetune.findings：'a b' 和 'a_b' 的文件夹名都是 a_b"),
     ("Pretraining.seeds=[1, 1]", "Pretraining.seeds：应写几个不同的值"),
 ])
 def test_a_mistake_in_the_recipe_is_one_clear_line(bench, change, said):
@@ -380,7 +478,7 @@ def test_damaged_results_are_one_clear_line(bench, content):
 def test_a_table_that_cannot_be_read_is_said_and_not_compared(bench):
     loaded, runs, outcome, _ = run_all(bench)
     file = bench / "out/runs/synthetic/ConVIRT/seed42/zero_shot/eval_test/per_image.csv"
-    file.write_text(file.read_text().replace("0.png,p0,0,", "0.png,p0,zero,", 1))
+    file.write_text(file.read_text().replace("0.png,p0,0,", "0.png,p0,0,zero", 1))
     results = collect(loaded.recipe, runs, list(outcome.seconds))
     assert any("读不了的行" in notice for notice in results.notices)
 
@@ -391,8 +489,12 @@ def test_it_is_not_started_by_a_launcher(bench, monkeypatch):
         compare(argparse.Namespace(config=str(bench / "compare.yaml"), override=[], dry_run=True, debug=False))
 
 
-def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
-    """A training takes the second signal for "at once", and its steps since the last checkpoint would be lost."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_and_sigterm_give_every_run_one_signal_so_that_it_can_save(bench, number):
+    """A training takes the second signal for "at once", and its steps since the last checkpoint would be lost.
+
+    SIGTERM is what a cluster sends before it takes the machine.
+    """
     (bench / "child.py").write_text(textwrap.dedent("""
         import signal, sys, time
         from pathlib import Path
@@ -409,16 +511,13 @@ def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
         sys.exit(130)
         """))
     script = textwrap.dedent("""
-        from paddle_cxr.compare.execute import execute
-        from paddle_cxr.compare.plan import plan
-        from paddle_cxr.compare.recipe import load
-        import sys
-        loaded = load("compare.yaml")
-        try:
-            execute(plan(loaded)[:1], loaded.tasks, ["cpu"], lambda line: print(line, flush=True),
-                    program=[sys.executable, "child.py"])
-        except KeyboardInterrupt:
-            sys.exit(130)
+        import argparse, sys
+        from paddle_cxr import cli
+        from paddle_cxr.compare import execute, run
+        execute.execute.__defaults__ = (False, (sys.executable, "child.py"))
+        run._check = lambda *_: None  # the recipes here are no whole ones
+        cli.run(run.compare, argparse.Namespace(config="compare.yaml", override=["Global.devices=[cpu]"], dry_run=False,
+                                                debug=False))
         """)
     environment = os.environ | {"PYTHONPATH": str(Path(execution.__file__).parents[2])}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=bench, start_new_session=True,
@@ -426,7 +525,54 @@ def test_ctrl_c_gives_every_run_one_signal_so_that_it_can_save(bench):
     limit = time.monotonic() + 60
     while not (bench / "ready").exists() and time.monotonic() < limit:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    os.killpg(process.pid, number)  # what a terminal does; the runs have sessions of their own
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "训练到一半的先保存" in said
     assert (bench / "signals.txt").read_text() == "SIGTERM "
+
+
+def test_a_run_that_is_still_loading_when_the_comparison_is_killed_ends_too(bench):
+    """It would train on beside its successor in one folder: what is its parent when it looks is nobody's process."""
+    (bench / "child.py").write_text(textwrap.dedent("""
+        import os, time
+        from pathlib import Path
+        Path("pid.new").write_text(str(os.getpid()))
+        os.rename("pid.new", "pid")
+        parent = os.getppid()
+        while os.getppid() == parent:  # loading Paddle
+            time.sleep(0.05)
+        from paddle_cxr.compare.one_run import end_with_parent
+        end_with_parent()
+        time.sleep(120)
+        """))
+    script = textwrap.dedent("""
+        import sys
+        from paddle_cxr.compare.execute import execute
+        from paddle_cxr.compare.plan import plan
+        from paddle_cxr.compare.recipe import load
+        loaded = load("compare.yaml")
+        execute(plan(loaded)[:1], loaded.tasks, ["cpu"], print, program=[sys.executable, "child.py"])
+        """)
+    environment = os.environ | {"PYTHONPATH": str(Path(execution.__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=bench)
+    limit = time.monotonic() + 60
+    while not (bench / "pid").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    child = int((bench / "pid").read_text())
+    try:
+        while running(child) and time.monotonic() < limit:
+            time.sleep(0.1)
+        assert not running(child)
+    finally:
+        if running(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def running(pid: int) -> bool:
+    """Ended processes whose new parent does not ask for them stay listed as zombies."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ONE_THREAD
+from PIL import Image
 from recipes import write_tiny_recipe
 from safetensors.numpy import load_file
 from visualdl import LogReader
@@ -340,6 +341,37 @@ def test_cross_validation_runs_every_fold_once_and_sums_up(finished, tool, tmp_p
     before = (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns
     assert "第 0 折已完成" in train(tool, recipe, tmp_path, *options).stdout
     assert (tmp_path / "cv/fold0/metrics.json").stat().st_mtime_ns == before
+
+
+def test_cross_validation_does_the_folds_of_other_data_again(finished, tool, tmp_path):
+    """A fold of the old division would hold patients whom another one tests."""
+    recipe, _ = finished
+    root = make_films(tmp_path / "films")
+    options = (f"DataLoader.Source={{name: ListFile, root: {root}}}", f"Global.output_dir={tmp_path}/cv",
+               "Global.folds=3", "Global.epochs=1", "Global.keep=last", "DataLoader.Train.sampler.batch_size=4")
+    train(tool, recipe, tmp_path, *options, "Global.fold=0")
+    index = root / "index.csv"
+    index.write_text(index.read_text(encoding="utf-8").replace("p11", "p1"), encoding="utf-8")
+    said = train(tool, recipe, tmp_path, *options).stdout
+    assert "第 0 折要重做，数据（图像、标签或患者）与那次不同" in said and "已完成，跳过" not in said
+    folds = json.loads((tmp_path / "cv/metrics.json").read_text())["folds"]
+    assert sum(fold["images"] for fold in folds) == 12
+    file = tmp_path / "cv/fold0/metrics.json"
+    fewer = json.loads(file.read_text())
+    fewer["evaluation"]["images"] -= 1
+    file.write_text(json.dumps(fewer))
+    done = train(tool, recipe, tmp_path, *options, code=2)
+    assert "各折共评估 11 张图，数据里有 12 张，不写汇总" in done.stderr
+
+
+def make_films(folder: Path) -> Path:
+    folder.mkdir()
+    rows = ["file,label,patient_id"]
+    for i in range(12):
+        Image.fromarray(np.full((32, 32), 20 * i, np.uint8)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{('NORMAL', 'Viral Pneumonia', 'COVID')[i % 3]},p{i}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
 
 
 def test_dry_run_tells_time_and_memory_and_writes_nothing(finished, tool, tmp_path):

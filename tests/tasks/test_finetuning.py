@@ -271,6 +271,51 @@ def test_every_fold_is_tested_by_a_network_that_has_not_seen_it(tmp_path):
     assert evaluation(out / "fold1/eval_test")["macro_auc"] == pytest.approx(found["macro_auc_of_folds"][1], abs=1e-6)
 
 
+@pytest.mark.parametrize("changed", ["{i},{1 - i % 2}", "{i // 2},{i % 2}"], ids=["labels", "patients"])
+def test_folds_of_other_data_are_done_again_and_never_pooled(tmp_path, changed):
+    """Images of the old division would be tested twice, and others never, by networks taught other labels."""
+    probe = [*PROBE, "Global.epochs=1", "Global.folds=3", *films_of_patients(tmp_path, "{i},{i % 2}")]
+    out = train(tmp_path, *probe, "Global.fold=0")
+    films_of_patients(tmp_path, changed)
+    said: list[str] = []
+    run(load(write_recipe(tmp_path), probe), World(), said.append)
+    assert any("第 0 折要重做，数据（图像、标签或患者）与那次不同" in line and "改名为" in line for line in said)
+    assert not any("已完成，跳过" in line for line in said) and evaluation(out)["images"] == 24
+    said.clear()
+    run(load(write_recipe(tmp_path), probe), World(), said.append)
+    assert sum("已完成，跳过" in line for line in said) == 3
+
+
+def test_a_summary_needs_every_image_once(tmp_path):
+    probe = [*PROBE, "Global.epochs=1", "Global.folds=3", *films_of_patients(tmp_path, "{i},{i % 2}")]
+    out = train(tmp_path, *probe)
+    one, other = ((out / f"fold{fold}/per_image.csv") for fold in range(2))
+    lines = one.read_text(encoding="utf-8").splitlines()
+    one.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="1 张图没有测试过，0 张测试了几次，不写汇总.*resume=false"):
+        train(tmp_path, *probe)
+    one.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    other.write_text(other.read_text(encoding="utf-8") + lines[-1] + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="0 张图没有测试过，1 张测试了几次"):
+        train(tmp_path, *probe)
+
+
+def films_of_patients(folder: Path, cells: str) -> list[str]:
+    """24 films whose list has patient and label by ``cells``, an f-string of the film's number."""
+    from PIL import Image
+
+    (folder / "films").mkdir(exist_ok=True)
+    rows = ["file,patient_id,A"]
+    for i in range(24):
+        file = folder / f"films/{i}.png"
+        if not file.exists():
+            Image.fromarray(np.full((32, 32), 60 + 120 * (i % 2), np.uint8)).save(file)
+        rows.append(f"{i}.png," + eval(f"f'{cells}'", {"i": i}))
+    (folder / "films/index.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    source = f"{{name: FindingsFile, root: {folder / 'films'}, finding_columns: [A]}}"
+    return [f"DataLoader.Source={source}", "DataLoader.Split={name: NoSplit}"]
+
+
 # --- the linear probe -----------------------------------------------------------------------------------------------
 
 def test_the_probe_trains_the_last_layer_only_and_says_what_it_leaves_out(tmp_path):

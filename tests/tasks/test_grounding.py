@@ -404,7 +404,11 @@ def test_a_run_leaves_everything_behind(tmp_path: Path, runs: dict[str, Path], c
     assert list(rows[0])[:7] == ["file", "patient_id", "finding", "iou", "dice", "pointing", "cnr"]
     mean = np.mean([np.mean([float(row["iou"]) for row in rows if row["finding"] == name])
                     for name in ("effusion", "nodule")])
-    assert found["mean_iou"] == pytest.approx(mean, abs=1e-5)
+    assert found["mean_iou"] == pytest.approx(mean, abs=1e-12)
+    # As a comparison does, to test differences; it allows 1e-6, and a contrast of 7.12345 would have lost more.
+    contrast = np.mean([np.mean([float(row["cnr"]) for row in rows if row["finding"] == name])
+                        for name in ("effusion", "nodule")])
+    assert found["cnr"] == pytest.approx(contrast, abs=1e-12)
     assert "阈值取自子集 val" in said
 
 

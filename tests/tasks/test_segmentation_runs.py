@@ -314,6 +314,32 @@ def test_folds_are_pooled_by_patient(tmp_path, capsys):
             train(recipe(tmp_path, *overrides))
 
 
+def test_folds_of_other_data_are_done_again_and_never_pooled(tmp_path, capsys):
+    root = films(tmp_path / "films", (40, 30))
+    overrides = (f"DataLoader.Source={{name: FindingsFile, root: {root}, mask_column: {{lung_mask: lung}}}}",
+                 "Global.findings=[lung]", "Global.folds=2", "Global.keep=last", "Global.eval_every=0",
+                 "DataLoader.Test=null", "DataLoader.Train.sampler.batch_size=2", "Global.micro_batches=1")
+    out = train(recipe(tmp_path, *overrides, "Global.fold=0"))
+    list_file = root / "index.csv"
+    list_file.write_text(list_file.read_text(encoding="utf-8").replace("p1", "p0"), encoding="utf-8")
+    capsys.readouterr()
+    train(recipe(tmp_path, *overrides))
+    said = capsys.readouterr().out
+    assert "第 0 折要重做，数据（图像、标签或患者）与那次不同" in said and "已完成，跳过" not in said
+    assert sorted(row["file"] for row in table(out)) == [f"{number}.png" for number in range(4)]
+    # A mask that was painted anew, under its old name.
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (30, 40), np.uint8) * 255).save(root / "m2.png")
+    train(recipe(tmp_path, *overrides))
+    assert "第 1 折要重做" in capsys.readouterr().out
+    rows = (out / "fold0/per_image.csv").read_text(encoding="utf-8").splitlines()
+    (out / "fold0/per_image.csv").write_text("\n".join([*rows, rows[-1]]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="0 处标注没有预测过，1 处预测了几次.*resume=false"):
+        train(recipe(tmp_path, *overrides))
+    (out / "fold0/per_image.csv").write_text("\n".join(rows[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="1 处标注没有预测过，0 处预测了几次"):
+        train(recipe(tmp_path, *overrides))
+
+
 # --- data with mistakes, and real data -----------------------------------------------------------------------------
 
 def films(folder: Path, mask_size: tuple[int, int]) -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 from paddle_cxr.data.labelled import LabelledData, prove_disjoint
 from paddle_cxr.data.records import Source
 from paddle_cxr.data.splits import fold_notice, fold_of
-from paddle_cxr.engine.continuing import claim_for_folds
+from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import circumstances, open_folder
@@ -31,12 +32,21 @@ from paddle_cxr.tasks.finetuning.report import say_metrics, write_report
 
 
 def cross_validate(loaded: Loaded, data: LabelledData, world: World, say: Callable[[str], None]) -> None:
-    """Train and test every fold (or the one of ``Global.fold``); then write the figures over all of them."""
+    """Train and test every fold (or the one of ``Global.fold``); then write the figures over all of them.
+
+    A fold that was begun with other data, or another division into folds, is renamed and done again.
+
+    Raises:
+        UserError: the tables of the folds do not hold every image once.
+    """
     from paddle_cxr.tasks.finetuning.run import train_run
 
     settings = loaded.recipe.Global
+    stamps = [data_stamp(data.source, fold_subsets(data.source, settings.folds, fold, settings.seed))
+              for fold in range(settings.folds)]
     if world.is_main:
         claim_for_folds(loaded.recipe, say)
+        set_changed_folds_aside(Path(settings.output_dir), stamps, say)
     wait_for_all(world)
     if notice := fold_notice(data.source.records, settings.folds):
         say(notice)
@@ -47,6 +57,8 @@ def cross_validate(loaded: Loaded, data: LabelledData, world: World, say: Callab
         one, part = one_fold(loaded, data, fold)
         folder = open_folder(one, one.recipe.Global.output_dir, world)
         try:
+            if world.is_main:
+                note_data(folder.path, stamps[fold])
             prove_disjoint(part.source, part.subsets, folder.say)
             train_run(one, part, folder, world)
         finally:
@@ -97,6 +109,7 @@ def _summarise(loaded: Loaded, data: LabelledData) -> None:
         findings, names = data.source.findings, [one.name for one in data.source.findings]
         place = {record.path: number for number, record in enumerate(data.source.records)}
         labels, scores = np.full((2, len(place), len(names)), np.nan)
+        tested = np.zeros(len(place), int)
         for fold in range(recipe.Global.folds):
             files, answers, values = read_per_image(folder.path / f"fold{fold}" / PER_IMAGE, names)
             try:
@@ -105,6 +118,11 @@ def _summarise(loaded: Loaded, data: LabelledData) -> None:
                 raise UserError(f"{folder.path / f'fold{fold}' / PER_IMAGE}：数据集里没有 {error.args[0]}；"
                                 "数据变了，请用 -o Global.resume=false 重新训练") from None
             labels[rows], scores[rows] = answers, values
+            np.add.at(tested, rows, 1)
+        if (tested != 1).any():
+            raise UserError(f"{folder.path}：各折合起来，{int((tested == 0).sum())} 张图没有测试过，"
+                            f"{int((tested > 1).sum())} 张测试了几次，不写汇总；数据变了，"
+                            "请用 -o Global.resume=false 重新训练")
         positions = np.flatnonzero(~np.isnan(scores).any(axis=1))
         metrics = write_report(folder.path, data, positions, findings, labels[positions], scores[positions], None,
                                recipe.Metric)

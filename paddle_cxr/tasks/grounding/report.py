@@ -120,7 +120,7 @@ class Report:
                      "裁掉的像素不参加评估")
 
     def _rows(self, scores: Sequence[Score]) -> str:
-        """One line a marked finding; a value that is undefined is empty."""
+        """One line a marked finding, with every digit: the means are computed again; undefined values are empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "patient_id", "finding", *MEASURES, "cnr_signed"])
@@ -129,7 +129,7 @@ class Report:
             values = [getattr(one, name) for name in (*MEASURES, "cnr_signed")]
             writer.writerow([self.data.source.locate(position), self.data.source.records[position].patient_id or "",
                              self.prompts[one.marked.finding].name,
-                             *("" if np.isnan(value) else f"{value:.6g}" for value in values)])
+                             *("" if np.isnan(value) else repr(float(value)) for value in values)])
         return text.getvalue()
 
     def _example(self, one: Located, result: Score, threshold: float | None) -> Grounded:

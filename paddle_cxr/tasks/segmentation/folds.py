@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paddle_cxr.engine.continuing import claim_for_folds
+from paddle_cxr.data.findings import FindingsSource
+from paddle_cxr.data.labelled import fold_subsets
+from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
 from paddle_cxr.engine.run import circumstances, open_folder
@@ -19,6 +23,7 @@ from paddle_cxr.evaluation.per_image import PER_IMAGE
 from paddle_cxr.evaluation.report import number_text, write_table
 from paddle_cxr.files import write_json
 from paddle_cxr.recipe import Loaded
+from paddle_cxr.registry import build
 from paddle_cxr.tasks.segmentation.report import say_summary
 from paddle_cxr.tasks.segmentation.scoring import AREAS, METRICS, Scores, summarise
 from paddle_cxr.tasks.segmentation.train import read_data, train_run
@@ -27,11 +32,19 @@ from paddle_cxr.tasks.segmentation.train import read_data, train_run
 def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> None:
     """Train and evaluate every fold (or ``Global.fold``); a finished one is not run again.
 
+    One that was begun with other data, or another division into folds, is renamed and done again.
     When all are done their held-out images are pooled, and the intervals are over all patients.
+
+    Raises:
+        UserError: the tables of the folds do not hold every annotated image once.
     """
     settings = loaded.recipe.Global
+    source = build("findings", loaded.recipe.DataLoader.Source, "DataLoader.Source")
+    stamps = [data_stamp(source, fold_subsets(source, settings.folds, fold, settings.seed))
+              for fold in range(settings.folds)]
     if world.is_main:
         claim_for_folds(loaded.recipe, say)
+        set_changed_folds_aside(Path(settings.output_dir), stamps, say)
     wait_for_all(world)
     for fold in [settings.fold] if settings.fold is not None else range(settings.folds):
         if _finished(loaded, fold):
@@ -40,6 +53,8 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
         one = one_fold(loaded, fold)
         folder = open_folder(one, one.recipe.Global.output_dir, world)
         try:
+            if world.is_main:
+                note_data(folder.path, stamps[fold])
             data = read_data(loaded, folder.say, world, fold)
             train_run(one, data, folder, world)
         finally:
@@ -48,7 +63,7 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
     if len(done) < settings.folds:
         say(f"已完成 {len(done)}/{settings.folds} 折；全部完成后才写汇总")
     elif world.is_main:
-        _pool(loaded)
+        _pool(loaded, source)
     wait_for_all(world)
 
 
@@ -76,12 +91,13 @@ def _finished(loaded: Loaded, fold: int) -> dict[str, Any] | None:
         return None
 
 
-def _pool(loaded: Loaded) -> None:
+def _pool(loaded: Loaded, source: FindingsSource) -> None:
     """Write the figures of all folds together."""
     settings, metric = loaded.recipe.Global, loaded.recipe.Metric
     folder = RunFolder(settings.output_dir)
     try:
         rows = _rows(loaded)
+        _check_complete(loaded, source, rows)
         write_table(folder.path / PER_IMAGE, list(rows[0]), [list(row.values()) for row in rows])
         scores = _scores(settings.findings, rows)
         patients = [row["patient_id"] or f"?{row['file']}" for row in rows]
@@ -118,6 +134,20 @@ def _rows(loaded: Loaded) -> list[dict[str, str]]:
         rows += found
     columns = dict.fromkeys(name for row in rows for name in row)  # a fold may lack the column of millimetres
     return [{name: row.get(name, "") for name in columns} for row in rows]
+
+
+def _check_complete(loaded: Loaded, source: FindingsSource, rows: list[dict[str, str]]) -> None:
+    """Every annotation was predicted once; raises :class:`UserError`."""
+    found = Counter((row["file"], row["finding"]) for row in rows)
+    wanted = {(record.path, name) for index, record in enumerate(source.records)
+              for name in loaded.recipe.Global.findings if source.annotated(index, name)}
+    # Images that cannot be read may have been left out; that they have been is known only after reading all.
+    absent = wanted - found.keys() if loaded.recipe.DataLoader.on_error == "error" else ()
+    more = [one for one, times in found.items() if times > 1 or one not in wanted]
+    if absent or more:
+        raise UserError(f"{loaded.recipe.Global.output_dir}：各折合起来，{len(absent)} 处标注没有预测过，"
+                        f"{len(more)} 处预测了几次或已不在数据里，不写汇总；数据变了，"
+                        "请用 -o Global.resume=false 重新训练")
 
 
 def _scores(findings: list[str], rows: list[dict[str, str]]) -> Scores:
