@@ -26,6 +26,8 @@ class Handler(loopback.Handler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.stopping.is_set():  # a connection that was kept open
+            return self.drop()
         asked = json.loads(body)["messages"][1]["content"]
         with self.server.lock:
             self.server.turns[body] += 1
