@@ -19,7 +19,7 @@ SHOWN = 448  # pixels: smaller pictures are enlarged, so that a heat map is smoo
 _LONGEST = 3072  # pixels of the longer side: of films while they wait, and of a strip of one pixel's height, enlarged
 _PHANTOM_SIZE = 384
 # A film has at most some 20 million pixels.  A PNG of 200 KB can hold 88 million, which take 2.7 GB to decode: fewer
-# are taken, and large ones, up to 0.8 GB each, by two at a time.  With one limit for all, the small ones would wait for
+# are taken, and large ones, up to 1.1 GB each, by two at a time.  With one limit for all, the small ones would wait for
 # each other: 13 % of the page's time.
 _MOST_PIXELS, _SMALL = 25_000_000, 4_000_000
 _LARGE_FILMS, _SMALL_FILMS = threading.BoundedSemaphore(2), threading.BoundedSemaphore(16)
