@@ -61,7 +61,7 @@ def set_changed_folds_aside(path: Path, stamps: Sequence[str], say: Callable[[st
     """Rename the folds within ``path`` that were begun with other data: pooled, they would test some images twice.
 
     Args:
-        stamps: of every fold, :func:`paddle_cxr.data.stamp.data_stamp` of the present data as that fold divides them.
+        stamps: of every fold, :func:`paddle_cxr.data.stamp.fold_stamps` of the present data as that fold divides them.
     """
     for fold, stamp in enumerate(stamps):
         folder = path / f"fold{fold}"

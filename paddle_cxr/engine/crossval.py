@@ -13,7 +13,7 @@ import numpy as np
 from paddle_cxr import plots
 from paddle_cxr.data.labelled import LabelledData, fold_subsets, open_source, prove_disjoint
 from paddle_cxr.data.records import Source
-from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.data.stamp import fold_stamps
 from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
@@ -44,7 +44,8 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
         claim_for_folds(loaded.recipe, say)
     wait_for_all(world)
     data = load_data(loaded, say, world, subsets=_undivided(loaded))
-    stamps = [data_stamp(data.source, one_fold(loaded, data.source, fold)[1]) for fold in range(settings.folds)]
+    stamps = fold_stamps(data.source, (fold_subsets(data.source, settings.folds, fold, settings.seed)
+                                       for fold in range(settings.folds)))
     if world.is_main:
         set_changed_folds_aside(Path(settings.output_dir), stamps, say)
     wait_for_all(world)

@@ -17,7 +17,7 @@ import numpy as np
 from paddle_cxr.data.labelled import LabelledData, prove_disjoint
 from paddle_cxr.data.records import Source
 from paddle_cxr.data.splits import fold_notice, fold_of
-from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.data.stamp import fold_stamps
 from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
@@ -42,8 +42,8 @@ def cross_validate(loaded: Loaded, data: LabelledData, world: World, say: Callab
     from paddle_cxr.tasks.finetuning.run import train_run
 
     settings = loaded.recipe.Global
-    stamps = [data_stamp(data.source, fold_subsets(data.source, settings.folds, fold, settings.seed))
-              for fold in range(settings.folds)]
+    stamps = fold_stamps(data.source, (fold_subsets(data.source, settings.folds, fold, settings.seed)
+                                       for fold in range(settings.folds)))
     if world.is_main:
         claim_for_folds(loaded.recipe, say)
         set_changed_folds_aside(Path(settings.output_dir), stamps, say)

@@ -13,7 +13,7 @@ import numpy as np
 
 from paddle_cxr.data.findings import FindingsSource
 from paddle_cxr.data.labelled import fold_subsets
-from paddle_cxr.data.stamp import data_stamp
+from paddle_cxr.data.stamp import fold_stamps
 from paddle_cxr.engine.continuing import claim_for_folds, note_data, set_changed_folds_aside
 from paddle_cxr.engine.distributed import World, wait_for_all
 from paddle_cxr.engine.output import RunFolder
@@ -40,8 +40,8 @@ def cross_validate(loaded: Loaded, world: World, say: Callable[[str], None]) -> 
     """
     settings = loaded.recipe.Global
     source = build("findings", loaded.recipe.DataLoader.Source, "DataLoader.Source")
-    stamps = [data_stamp(source, fold_subsets(source, settings.folds, fold, settings.seed))
-              for fold in range(settings.folds)]
+    stamps = fold_stamps(source, (fold_subsets(source, settings.folds, fold, settings.seed)
+                                  for fold in range(settings.folds)))
     if world.is_main:
         claim_for_folds(loaded.recipe, say)
         set_changed_folds_aside(Path(settings.output_dir), stamps, say)
